@@ -1,0 +1,116 @@
+"""What a run is made of: defaults, checks, and the record that a workdir keeps of it.
+
+`ConfigDict` stops here: the rest of the package takes a model, a dataset and a dict of numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+from ibgan_jax import data, models
+from ibgan_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+# What may differ when a run is taken up again: how long it is and where its data lie.
+FREE_KEYS = ("train.steps", "dataset.dir")
+_PERIODS = ("log_every", "evaluate_every", "checkpoint_every")
+
+
+def base(name: str, model: str) -> ConfigDict:
+    """Every key that a config has, with the defaults of `model`; `name` is the experiment's.
+
+    Raises:
+      UserError: no such model.
+    """
+    from ml_collections import ConfigDict
+
+    made = models.get(model)
+    fields = dataclasses.asdict(made)
+    config = ConfigDict()
+    config.name = name
+    config.seed = 0
+    config.model = model
+    config.network = ConfigDict({k: v for k, v in fields.items() if k != "channels"})
+    config.dataset = ConfigDict({"name": "dsprites", "source": "resident", "dir": "data"})
+    config.train = ConfigDict(
+        {
+            "steps": 150_000,
+            "batch_size": 64,
+            "steps_per_dispatch": 10,
+            "log_every": 100,
+            "evaluate_every": 2_500,
+            "checkpoint_every": 2_500,
+        }
+    )
+    config.hparams = ConfigDict(dict(made.hparams))
+    empty = {"seeds": (), **dict.fromkeys(made.hparams, ())}
+    config.population = ConfigDict(empty)
+    return config.lock()
+
+
+def check(config: ConfigDict) -> None:
+    """All that can be found wrong before any work starts.
+
+    Raises:
+      UserError: one line that names the key, its value and what is allowed.
+    """
+    if config.model not in models.NAMES:
+        models.get(config.model)
+    data.check(config.dataset.name, config.dataset.source)
+    for key in ("steps", "batch_size", "steps_per_dispatch", *_PERIODS):
+        if config.train[key] < 1:
+            raise UserError(f"train.{key}={config.train[key]} must be 1 or more")
+    if config.seed < 0 or config.seed >= 2**32:
+        raise UserError(f"seed={config.seed} must be between 0 and 2**32 - 1")
+    for key, value in config.hparams.items():
+        if not math.isfinite(value) or value < 0:
+            raise UserError(f"hparams.{key}={value} must be a finite number, 0 or more")
+    if config.hparams.noise_steps < 1:
+        raise UserError(f"hparams.noise_steps={config.hparams.noise_steps} must be 1 or more")
+    if config.hparams.label_low > config.hparams.label_high:
+        raise UserError("hparams.label_low must not be above hparams.label_high")
+    for key, values in config.population.items():
+        if len(values):
+            raise UserError(f"population.{key}: populations are not available yet; leave it empty")
+
+
+def steps_per_dispatch(config: ConfigDict, first_step: int) -> int:
+    """K: the largest divisor of every period, and of the run, up to train.steps_per_dispatch."""
+    train = config.train
+    common = math.gcd(train.steps, first_step, *(train[key] for key in _PERIODS))
+    limit = min(train.steps_per_dispatch, common)
+    return next(k for k in range(limit, 0, -1) if common % k == 0)
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; tuples become lists, as JSON has them."""
+    flat = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def check_same(recorded: dict[str, Any], config: ConfigDict, workdir: Any) -> None:
+    """Refuses a workdir that another configuration made.
+
+    Raises:
+      UserError: names every key that differs, with both values.
+    """
+    old, new = flatten(recorded), flatten(config.to_dict())
+    differing = [
+        f"{key} (there {old.get(key, 'none')!r}, now {new.get(key, 'none')!r})"
+        for key in sorted(old.keys() | new.keys())
+        if key not in FREE_KEYS and old.get(key) != new.get(key)
+    ]
+    if differing:
+        raise UserError(
+            f"{workdir} holds a run of another configuration: {', '.join(differing)}; "
+            "choose another --workdir"
+        )

@@ -1,0 +1,338 @@
+"""IB-GAN (Jeon et al., AAAI 2021): a GAN whose generator holds an information bottleneck.
+
+Eq. 11: min over G, q, e and max over D of L_GAN(D, G) - (E[log q(z|x)] - beta KL(e(r|z) || m(r)))
+
+with z ~ N(0, I), r ~ e_psi(r|z), x = G_theta(r), m(r) = N(0, I) and q_phi a unit-variance Gaussian.
+
+Deviations from the printed paper, all taken from Eq. 11 or from the authors' code, which produced
+the tables: the reconstruction term of Algorithm 1 has the wrong sign (g_theta and g_psi would push
+zhat away from z) and its g_w swaps the labels of real and generated images, so Eq. 11 and standard
+labels are followed; the generator's loss is the non-saturating one; on dSprites q_phi has a trunk
+of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from ibgan_jax import objectives
+from ibgan_jax.models.base import ByPlayer, Hparams
+from ibgan_jax.networks.dcgan import ConvBlocks, Generator, Head, front_blocks, head_blocks
+from ibgan_jax.networks.mlp import StochasticEncoder
+
+INITIALIZERS = {
+    "normal": nn.initializers.normal(0.02),
+    "orthogonal": nn.initializers.orthogonal(column_axis=-1),
+}
+DEFAULT_HPARAMS = {
+    "beta": 0.141,
+    "lr_encoder": 5e-5,
+    "lr_generator": 5e-5,
+    "lr_reconstructor": 5e-5,
+    "lr_discriminator": 1e-6,
+    "noise_start": 1.0,
+    "noise_end": 0.0,
+    "noise_steps": 100_000.0,
+    "label_low": 1.0,
+    "label_high": 1.0,
+    "kl_guard": 100.0,
+    "kl_guard_above": 20.0,
+}
+
+
+def rmsprop(learning_rate: jax.Array) -> optax.GradientTransformation:
+    """PyTorch's RMSprop(lr, alpha=0.99, eps=1e-8, momentum=0.9), which optax's own is not."""
+    return optax.chain(
+        optax.scale_by_rms(decay=0.99, eps=1e-8, eps_in_sqrt=False),
+        optax.trace(decay=0.9),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class IBGAN:
+    """e_psi, G_theta, q_phi and D_w with the gradients of Eq. 11. Defaults are those of dSprites.
+
+    Attributes:
+      z_dim, r_dim: dimensions of the noise z and of the representation r.
+      channels: of the 64 x 64 images.
+      generator_width, discriminator_width: g and d of the authors' tables.
+      encoder_hidden, encoder_batch_norm: of the MLP e_psi.
+      shared_front: q_phi and D_w share their three strided blocks, trained by D's loss alone
+        (the paper's text, CelebA and Chairs), instead of two trunks (the dSprites code).
+      initializer: "normal" (0.02) or "orthogonal".
+    """
+
+    z_dim: int = 16
+    r_dim: int = 10
+    channels: int = 1
+    generator_width: int = 16
+    discriminator_width: int = 16
+    encoder_hidden: tuple[int, ...] = (32, 32)
+    encoder_batch_norm: bool = False
+    shared_front: bool = False
+    initializer: str = "normal"
+
+    players = ("encoder", "generator", "reconstructor", "discriminator")
+    hparams = DEFAULT_HPARAMS
+    headline = ("bounds/lower", "bounds/upper", "probability/real", "probability/generated")
+
+    @property
+    def code_dim(self) -> int:
+        return self.r_dim
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (64, 64, self.channels)
+
+    @cached_property
+    def encoder(self) -> StochasticEncoder:
+        init = INITIALIZERS[self.initializer]
+        return StochasticEncoder(
+            self.r_dim, tuple(self.encoder_hidden), self.encoder_batch_norm, init
+        )
+
+    @cached_property
+    def generator(self) -> Generator:
+        init = INITIALIZERS[self.initializer]
+        return Generator(self.generator_width, self.channels, init)
+
+    @cached_property
+    def front(self) -> ConvBlocks:
+        """What D_w and q_phi share; the identity when they share nothing."""
+        blocks = front_blocks(self.discriminator_width) if self.shared_front else ()
+        return ConvBlocks(blocks, INITIALIZERS[self.initializer])
+
+    def _head(self, outputs: int, hidden: int) -> Head:
+        d = self.discriminator_width
+        if self.shared_front:
+            blocks, hidden = head_blocks(d, (4, 4)), 0
+        else:
+            blocks = front_blocks(d) + head_blocks(d, (8,))
+        return Head(blocks, outputs, hidden, INITIALIZERS[self.initializer])
+
+    @cached_property
+    def discriminator(self) -> Head:
+        return self._head(1, 0)
+
+    @cached_property
+    def reconstructor(self) -> Head:
+        return self._head(self.z_dim, 16 * self.discriminator_width)
+
+    def init(self, key: jax.Array) -> ByPlayer:
+        """Variables {player: {"params", "batch_stats"}}; the shared front belongs to D_w."""
+        keys = jax.random.split(key, 5)
+        images = jnp.zeros((1, *self.image_shape))
+        front = self.front.init(keys[0], images, True)
+        features = self.front.apply(front, images, False)
+        head = self.discriminator.init(keys[1], features, True)
+        made = {
+            "encoder": self.encoder.init(keys[2], jnp.zeros((1, self.z_dim)), True),
+            "generator": self.generator.init(keys[3], jnp.zeros((1, self.r_dim)), True),
+            "reconstructor": self.reconstructor.init(keys[4], features, True),
+        }
+        kinds = ("params", "batch_stats")
+        variables = {p: {k: v.get(k, {}) for k in kinds} for p, v in made.items()}
+        variables["discriminator"] = {
+            k: {"front": front.get(k, {}), "head": head.get(k, {})} for k in kinds
+        }
+        return variables
+
+    def schedule(self, hparams: Hparams, step: jax.Array) -> Hparams:
+        """Adds `noise`: sigma falls linearly from noise_start to noise_end over noise_steps.
+
+        The first step counts as iteration 1, as in the authors' code.
+        """
+        part = jnp.clip((step + 1) / hparams["noise_steps"], 0.0, 1.0)
+        noise = hparams["noise_start"] + (hparams["noise_end"] - hparams["noise_start"]) * part
+        return {**hparams, "noise": noise}
+
+    def optimizers(self, hparams: Hparams) -> dict[str, optax.GradientTransformation]:
+        """RMSProp for each player."""
+        return {player: rmsprop(hparams[f"lr_{player}"]) for player in self.players}
+
+    def gradients(
+        self,
+        params: ByPlayer,
+        batch_stats: ByPlayer,
+        images: jax.Array,
+        key: jax.Array,
+        hparams: Hparams,
+    ) -> tuple[ByPlayer, ByPlayer, dict[str, jax.Array]]:
+        """The four gradients of Algorithm 1, all taken at the same point.
+
+        Real and generated images pass through D_w and q_phi as two batches, generated ones first,
+        so BatchNorm's statistics are apart. Every forward pass happens once: D_w's at generated
+        images is pulled back twice, with the discriminator's cotangent to its parameters and with
+        the generator's to the images.
+
+        Args:
+          params, batch_stats: keyed by player.
+          images: real ones, [B, 64, 64, channels] in [-1, 1].
+          key: of this step alone.
+          hparams: from `schedule`, so with `noise`.
+
+        Returns:
+          gradients keyed by player, batch_stats keyed by player, scalar metrics: losses, D(x) and
+          D(G) as probabilities, I_L, I_U and KL(e(r_i|z) || m(r_i)) in nats, the noise level.
+        """
+        batch = images.shape[0]
+        key_z, key_r, key_generated, key_real, key_labels = jax.random.split(key, 5)
+        z = jax.random.normal(key_z, (batch, self.z_dim), images.dtype)
+        noise = hparams["noise"]
+        stats = batch_stats
+
+        # Generated images, noisy: z -> r -> x.
+        def produce(psi: dict, theta: dict) -> tuple[tuple, tuple]:
+            (mean, log_variance), e_stats = _train(self.encoder, psi, stats["encoder"], z)
+            r = objectives.reparametrise(key_r, mean, log_variance)
+            x, g_stats = _train(self.generator, theta, stats["generator"], r)
+            noisy = objectives.instance_noise(key_generated, x, noise)
+            return (noisy, objectives.gaussian_kl(mean, log_variance)), (e_stats, g_stats)
+
+        (generated, kl), pull_produce, (e_stats, g_stats) = jax.vjp(
+            produce, params["encoder"], params["generator"], has_aux=True
+        )
+
+        # D_w and q_phi at generated images.
+        w, d_stats = params["discriminator"], stats["discriminator"]
+        features, pull_front, front_stats = _vjp(
+            self.front, w["front"], d_stats["front"], generated
+        )
+        logits, pull_head, head_stats = _vjp(
+            self.discriminator, w["head"], d_stats["head"], features
+        )
+        z_mean, pull_q, q_stats = _vjp(
+            self.reconstructor, params["reconstructor"], stats["reconstructor"], features
+        )
+        d_loss_generated, d_cotangent = _mean_and_gradient(
+            lambda x: objectives.adversarial(x[:, 0], 0.0), logits
+        )
+        g_loss, g_cotangent = _mean_and_gradient(
+            lambda x: objectives.adversarial(x[:, 0], 1.0), logits
+        )
+        q_loss, q_cotangent = _mean_and_gradient(lambda x: objectives.reconstruction(z, x), z_mean)
+
+        head_gradient, features_cotangent = pull_head(d_cotangent)
+        front_gradient, _ = pull_front(features_cotangent)
+        _, features_cotangent = pull_head(g_cotangent)
+        q_gradient, features_cotangent_q = pull_q(q_cotangent)
+        _, x_cotangent = pull_front(features_cotangent + features_cotangent_q)
+
+        upper = jnp.mean(jnp.sum(kl, axis=-1))
+        kl_cotangent = jnp.full_like(kl, self._kl_weight(hparams, upper) / batch)
+        e_gradient, g_gradient = pull_produce((x_cotangent, kl_cotangent))
+
+        # D_w at real images; q_phi sees them only to keep its running statistics current.
+        real = objectives.instance_noise(key_real, images, noise)
+        labels = jax.random.uniform(
+            key_labels, (batch,), images.dtype, hparams["label_low"], hparams["label_high"]
+        )
+
+        def real_loss(w: dict) -> tuple[jax.Array, tuple]:
+            features, front = _train(self.front, w["front"], front_stats, real)
+            logits, head = _train(self.discriminator, w["head"], head_stats, features)
+            return jnp.mean(objectives.adversarial(logits[:, 0], labels)), (
+                features,
+                logits,
+                {"front": front, "head": head},
+            )
+
+        (d_loss_real, (features, real_logits, d_stats)), real_gradient = jax.value_and_grad(
+            real_loss, has_aux=True
+        )(w)
+        _, q_stats = _train(self.reconstructor, params["reconstructor"], q_stats, features)
+
+        d_gradient = jax.tree.map(
+            jnp.add, real_gradient, {"front": front_gradient, "head": head_gradient}
+        )
+        gradients = {
+            "encoder": e_gradient,
+            "generator": g_gradient,
+            "reconstructor": q_gradient,
+            "discriminator": d_gradient,
+        }
+        new_stats = {
+            "encoder": e_stats,
+            "generator": g_stats,
+            "reconstructor": q_stats,
+            "discriminator": d_stats,
+        }
+        metrics = {
+            "loss/discriminator": d_loss_generated + d_loss_real,
+            "loss/generator": g_loss,
+            "loss/reconstructor": q_loss,
+            "probability/real": jnp.mean(jax.nn.sigmoid(real_logits)),
+            "probability/generated": jnp.mean(jax.nn.sigmoid(logits)),
+            "bounds/lower": jnp.mean(objectives.lower_bound(z, z_mean)),
+            "bounds/upper": upper,
+            "noise": noise,
+            **{f"kl/{i}": mean for i, mean in enumerate(jnp.mean(kl, axis=0))},
+        }
+        return gradients, new_stats, metrics
+
+    def _kl_weight(self, hparams: Hparams, upper: jax.Array) -> jax.Array:
+        """beta; with beta = 0 the authors weigh the KL by 100 while it is 20 or more.
+
+        Without it r can grow without bound. `hparams.kl_guard=0` switches it off.
+        """
+        guarded = (hparams["beta"] == 0.0) & (upper >= hparams["kl_guard_above"])
+        return hparams["beta"] + jnp.where(guarded, hparams["kl_guard"], 0.0)
+
+    def generate(self, variables: ByPlayer, codes: jax.Array) -> jax.Array:
+        """G_theta(r): [B, r] -> [B, 64, 64, channels]."""
+        return self.generator.apply(variables["generator"], codes, False)
+
+    def represent(self, variables: ByPlayer, images: jax.Array) -> jax.Array:
+        """The mean of e(r | zhat) at q's mean zhat(x), without noise: [B, 64, 64, C] -> [B, r]."""
+        mean, _ = self.encoder.apply(
+            variables["encoder"], self._reconstruct(variables, images), False
+        )
+        return mean
+
+    def _reconstruct(self, variables: ByPlayer, images: jax.Array) -> jax.Array:
+        front = {kind: part["front"] for kind, part in variables["discriminator"].items()}
+        features = self.front.apply(front, images, False)
+        return self.reconstructor.apply(variables["reconstructor"], features, False)
+
+    def bounds(
+        self, variables: ByPlayer, key: jax.Array, count: int, hparams: Hparams
+    ) -> dict[str, jax.Array]:
+        """I_L, I_U and KL_i in nats over `count` draws, BatchNorm in evaluation mode.
+
+        The instance noise in force is added to the generated images, as the authors do.
+        """
+        key_z, key_r, key_noise = jax.random.split(key, 3)
+        z = jax.random.normal(key_z, (count, self.z_dim))
+        mean, log_variance = self.encoder.apply(variables["encoder"], z, False)
+        r = objectives.reparametrise(key_r, mean, log_variance)
+        x = objectives.instance_noise(key_noise, self.generate(variables, r), hparams["noise"])
+        kl = objectives.gaussian_kl(mean, log_variance)
+        lower = objectives.lower_bound(z, self._reconstruct(variables, x))
+        return {
+            "lower": jnp.mean(lower),
+            "upper": jnp.mean(jnp.sum(kl, axis=-1)),
+            "kl": jnp.mean(kl, axis=0),
+        }
+
+
+def _train(module: nn.Module, params: dict, batch_stats: dict, x: jax.Array) -> tuple:
+    """(outputs, new batch_stats) in training mode."""
+    variables = {"params": params, "batch_stats": batch_stats}
+    outputs, changed = module.apply(variables, x, True, mutable=["batch_stats"])
+    return outputs, changed.get("batch_stats", {})
+
+
+def _vjp(module: nn.Module, params: dict, batch_stats: dict, x: jax.Array) -> tuple:
+    """(outputs, pull-back to (params, x), new batch_stats) in training mode."""
+    return jax.vjp(lambda p, x: _train(module, p, batch_stats, x), params, x, has_aux=True)
+
+
+def _mean_and_gradient(loss, x: jax.Array) -> tuple[jax.Array, jax.Array]:  # noqa: ANN001
+    return jax.value_and_grad(lambda x: jnp.mean(loss(x)))(x)

@@ -1,0 +1,84 @@
+"""The convolutional networks of IB-GAN at 64 x 64 pixels (its appendix and the authors' code)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ibgan_jax.networks.convolution import Conv, ConvTranspose, Initializer
+
+
+class Generator(nn.Module):
+    """G_theta: representation r [B, r] -> images [B, 64, 64, channels] in [-1, 1]."""
+
+    width: int
+    channels: int
+    kernel_init: Initializer = nn.initializers.normal(0.02)
+
+    @nn.compact
+    def __call__(self, r: jax.Array, train: bool) -> jax.Array:
+        def normalise(x: jax.Array) -> jax.Array:
+            return nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+
+        g = self.width
+        for features in (16 * g, 8 * 8 * 4 * g):
+            r = normalise(nn.Dense(features, kernel_init=self.kernel_init)(r))
+        x = r.reshape(-1, 8, 8, 4 * g)
+        for features, size, stride in ((4 * g, 3, 1), (4 * g, 3, 1), (2 * g, 4, 2), (g, 4, 2)):
+            x = ConvTranspose(features, size, stride, 1, False, self.kernel_init)(x)
+            x = normalise(x)
+        x = ConvTranspose(self.channels, 4, 2, 1, kernel_init=self.kernel_init)(x)
+        return jnp.tanh(x)  # [B, 64, 64, channels]
+
+
+class ConvBlocks(nn.Module):
+    """Convolutions with leaky ReLU. Each block is (features, size, stride, pad, batch_norm).
+
+    No block at all is the identity, so a front that is shared by none costs nothing.
+    """
+
+    blocks: tuple[tuple[int, int, int, int, bool], ...]
+    kernel_init: Initializer = nn.initializers.normal(0.02)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        for features, size, stride, pad, batch_norm in self.blocks:
+            x = Conv(features, size, stride, pad, not batch_norm, self.kernel_init)(x)
+            if batch_norm:
+                x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+            x = nn.leaky_relu(x, 0.2)
+        return x
+
+
+class Head(nn.Module):
+    """Blocks down to 1 x 1, an optional hidden 1 x 1 convolution, and outputs [B, outputs].
+
+    With one output these are D_w's logits, with z outputs q_phi's mean of z.
+    """
+
+    blocks: tuple[tuple[int, int, int, int, bool], ...]
+    outputs: int
+    hidden: int = 0
+    kernel_init: Initializer = nn.initializers.normal(0.02)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = ConvBlocks(self.blocks, self.kernel_init)(x, train)  # [B, 1, 1, 16 d]
+        if self.hidden:
+            # The authors keep this convolution's bias although BatchNorm follows.
+            x = Conv(self.hidden, 1, kernel_init=self.kernel_init)(x)
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+            x = nn.leaky_relu(x, 0.2)
+        x = Conv(self.outputs, 1, kernel_init=self.kernel_init)(x)
+        return x.reshape(-1, self.outputs)
+
+
+def front_blocks(width: int) -> tuple[tuple[int, int, int, int, bool], ...]:
+    """The three strided blocks, 64 x 64 -> 8 x 8, that D_w and q_phi share on CelebA and Chairs."""
+    return tuple((width * m, 4, 2, 1, m > 1) for m in (1, 2, 4))
+
+
+def head_blocks(width: int, middle: tuple[int, ...]) -> tuple[tuple[int, int, int, int, bool], ...]:
+    """The blocks behind them, 8 x 8 -> 1 x 1; `middle` are the 3 x 3 blocks' multiples of width."""
+    return (*((width * m, 3, 1, 1, True) for m in middle), (width * 16, 8, 1, 0, True))

@@ -1,0 +1,33 @@
+"""What people see: sample grids, traversals, curves and a page that holds them all.
+
+Only `views` knows of models; the rest takes NumPy arrays and records and makes files.
+"""
+
+from ibgan_jax.reports.curves import best_and_median, convergence_figure, curves_figure
+from ibgan_jax.reports.figures import (
+    ACTIVE_NATS,
+    save_png,
+    tile,
+    traversal_figure,
+    traversal_image,
+    votes_figure,
+)
+from ibgan_jax.reports.html import CAPTIONS, write_report
+from ibgan_jax.reports.views import TRAVERSAL, samples, traversals
+
+__all__ = [
+    "ACTIVE_NATS",
+    "CAPTIONS",
+    "TRAVERSAL",
+    "best_and_median",
+    "convergence_figure",
+    "curves_figure",
+    "samples",
+    "save_png",
+    "tile",
+    "traversal_figure",
+    "traversal_image",
+    "traversals",
+    "votes_figure",
+    "write_report",
+]

@@ -1,0 +1,260 @@
+"""Pictures of images and votes, and the look that every figure shares.
+
+Every file is written under a temporary name and renamed, so that a reader never meets half a
+picture. matplotlib is imported inside the functions (it takes half a second) and drawn on with its
+object interface, so that the caller's backend and settings stay as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: A dimension whose KL to the prior stays under this many nats carries nothing.
+ACTIVE_NATS = 0.05
+
+INK, GREY, PALE, ACCENT = "#222222", "#6f6f6f", "#d9d9d9", "#D55E00"
+# Paul Tol's "muted" scheme: told apart with every common colour blindness (its sand is left out).
+PALETTE = ("#332288", "#CC6677", "#117733", "#AA4499", "#44AA99", "#882255", "#999933", "#88CCEE")
+LOOK = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#ececec",
+    "grid.linewidth": 0.8,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+DPI = 150
+# The outline of a cell of unit size around its middle: x, then y.
+BOX = np.array([[-0.47, 0.47, 0.47, -0.47, -0.47], [-0.46, -0.46, 0.46, 0.46, -0.46]])
+RULE = 128  # the grey between the images of a grid
+
+
+# ---------------------------------------------------------------------------------------- files
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yields a name beside `path`; what is written there replaces `path` when the block ends."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def canvas(path: str | Path, width: float, height: float) -> Iterator[Figure]:
+    """Yields a figure of `width` x `height` inches and writes it to `path` as PNG."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(LOOK):
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        FigureCanvasAgg(figure)
+        yield figure
+        with atomic(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
+
+
+def save_png(path: str | Path, image: np.ndarray, scale: int = 1) -> None:
+    """Writes `image`, uint8 [H, W], [H, W, 1] or [H, W, 3], each pixel a `scale` x `scale` block.
+
+    Raises ValueError for another type or shape.
+    """
+    from PIL import Image
+
+    image = np.asarray(image)
+    if image.dtype != np.uint8:
+        raise ValueError(f"a PNG is written from uint8, not {image.dtype}")
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    if image.ndim != 2 and image.shape[2:] != (3,):
+        raise ValueError(f"a PNG is [H, W], [H, W, 1] or [H, W, 3], not {image.shape}")
+    image = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    with atomic(path) as temporary:
+        Image.fromarray(image).save(temporary, format="png", optimize=True)
+
+
+# ---------------------------------------------------------------------------------------- grids
+
+
+def tile(images: np.ndarray, columns: int, pad: int = 2) -> np.ndarray:
+    """Lays images [N, H, W, C] in [-1, 1] out in a grid, row by row: uint8 [H', W', C].
+
+    `pad` pixels of mid-grey part neighbours; places left over in the last row are mid-grey too.
+    Values outside [-1, 1] are clipped, NaN becomes mid-grey. C is 1 or 3.
+    Raises ValueError for another shape, no images, or columns < 1.
+    """
+    images = np.asarray(images, np.float32)
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
+        raise ValueError(f"images are [N, H, W, 1 or 3] with N > 0, not {images.shape}")
+    if columns < 1 or pad < 0:
+        raise ValueError(f"a grid needs columns >= 1 and pad >= 0, not {columns} and {pad}")
+    count, height, width, channels = images.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    pixels = np.rint((np.clip(np.nan_to_num(images), -1, 1) + 1) * 127.5).astype(np.uint8)
+    high, wide = height + pad, width + pad
+    grid = np.full((rows * high, columns * wide, channels), RULE, np.uint8)
+    for index, image in enumerate(pixels):
+        top, left = (index // columns) * high, (index % columns) * wide
+        grid[top : top + height, left : left + width] = image
+    return grid[: rows * high - pad, : columns * wide - pad]
+
+
+def traversal_image(images: np.ndarray) -> np.ndarray:
+    """Traversals [D, T, H, W, C] in [-1, 1] as a plain grid, a row a dimension: uint8 [H', W', C].
+
+    Raises ValueError for another shape.
+    """
+    images = np.asarray(images)
+    if images.ndim != 5:
+        raise ValueError(f"traversals are [D, T, H, W, C], not {images.shape}")
+    return tile(images.reshape(-1, *images.shape[2:]), columns=images.shape[1])
+
+
+def traversal_figure(
+    path: str | Path,
+    images: np.ndarray,
+    kl: np.ndarray | None,
+    values: Sequence[float],
+    names: Sequence[str] | None = None,
+) -> None:
+    """Draws traversals [D, T, H, W, C] in [-1, 1]: a row a dimension, in the order given.
+
+    Args:
+      path: the PNG to write.
+      images: row i shows the dimension `names[i]` moved through `values`, the others held.
+      kl: [D] nats, KL of each dimension to its prior; None or NaN where there is no encoder.
+      values: [T] what the dimension is set to.
+      names: [D] row labels; r0, r1, ... when None.
+
+    Rows with less than `ACTIVE_NATS` have grey labels. Raises ValueError if lengths disagree.
+    """
+    images = _shrink(np.asarray(images, np.float32), 256)
+    rows, steps = images.shape[:2]
+    names, kl = _rows(rows, names, kl)
+    if len(values) != steps:
+        raise ValueError(f"the traversals have {steps} columns, but there are {len(values)} values")
+    grid = traversal_image(images)
+    scale = max(1, round(128 / images.shape[3]))  # whole numbers keep the sprites' edges crisp
+    high, wide = grid.shape[0] * scale, grid.shape[1] * scale
+    left, top, margin = 190, 60, 24
+    width, height = wide + left + margin, high + top + margin
+    pixels = np.broadcast_to(grid, (*grid.shape[:2], 3)).repeat(scale, 0).repeat(scale, 1)
+    # Labels stand beside the middle of their row and above the middle of their column.
+    ys = (margin + high * (1 - (np.arange(rows) + 0.5) / rows)) / height
+    xs = (left + wide * (np.arange(steps) + 0.5) / steps) / width
+    side, above = (left - 14) / width, (margin + high + 12) / height
+    with canvas(path, width / DPI, height / DPI) as figure:
+        figure.figimage(pixels, left, margin)
+        for name, nats, y in zip(names, kl, ys, strict=True):
+            label = name if np.isnan(nats) else f"{name}  KL {nats:.2f}"
+            colour = "#9a9a9a" if nats < ACTIVE_NATS else INK
+            figure.text(side, y, label, ha="right", va="center", color=colour)
+        figure.text(side, above, "set to", ha="right", va="bottom", color=GREY)
+        for value, x in zip(values, xs, strict=True):
+            figure.text(x, above, f"{value:+.1f}", ha="center", va="bottom", color=GREY)
+
+
+def _rows(
+    rows: int, names: Sequence[str] | None, kl: np.ndarray | None
+) -> tuple[Sequence[str], np.ndarray]:
+    """The name and KL of each row, where None stands for r0, r1, ... and for NaN."""
+    names = [f"r{i}" for i in range(rows)] if names is None else names
+    kl = np.full(rows, np.nan) if kl is None else np.asarray(kl, float)
+    if (len(names), len(kl)) != (rows, rows):
+        raise ValueError(f"{rows} traversals, but {len(names)} names and {len(kl)} KLs")
+    return names, kl
+
+
+def _shrink(images: np.ndarray, most: int) -> np.ndarray:
+    """Averages blocks of pixels of [D, T, H, W, C] until W is at most `most`.
+
+    Ten columns of 1,024 pixels would be a file that no page wants to hold.
+    """
+    d, t, h, w, c = images.shape
+    factor = -(-w // most)
+    h, w = h // factor, w // factor
+    blocks = images[:, :, : h * factor, : w * factor].reshape(d, t, h, factor, w, factor, c)
+    return blocks.mean(axis=(3, 5))
+
+
+# ---------------------------------------------------------------------------------------- votes
+
+
+def votes_figure(
+    path: str | Path, votes: np.ndarray, factor_names: Sequence[str], labels: Sequence[str]
+) -> None:
+    """Draws the FactorVAE score's votes as a picture, a row a factor and a column a dimension.
+
+    Args:
+      path: the PNG to write.
+      votes: int [d, F], how often dimension i varied least while factor k was held.
+      factor_names: [F].
+      labels: [d] names of the dimensions.
+
+    A box marks the factor that each dimension's majority speaks for: the classifier's answer.
+    Raises ValueError if the lengths disagree.
+    """
+    votes = np.asarray(votes)
+    dims, factors = len(labels), len(factor_names)
+    if votes.shape != (dims, factors):
+        raise ValueError(f"votes are {votes.shape}, names say ({dims}, {factors})")
+    with canvas(path, max(1.5 + 0.62 * dims, 3.6), 0.9 + 0.48 * factors) as figure:
+        axes = figure.add_axes(_inches(figure, 1.2, 0.6, 0.15, 0.15))
+        top = max(int(votes.max(initial=0)), 1)
+        axes.imshow(votes.T, cmap="Blues", vmin=0, vmax=1.15 * top, aspect="auto")
+        axes.set_xticks(range(dims), labels)
+        axes.set_yticks(range(factors), factor_names)
+        axes.set_xlabel("dimension that varied least")
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        for (i, k), count in np.ndenumerate(votes):
+            colour = "white" if count > 0.6 * top else INK if count else "#b5b5b5"
+            axes.text(i, k, f"{count}", ha="center", va="center", color=colour, fontsize=8)
+        for i in np.flatnonzero(votes.sum(axis=1)):
+            k = int(votes[i].argmax())
+            xs, ys = np.array([i, k])[:, None] + BOX
+            # A majority of a handful of votes is the classifier's answer too, but says little.
+            colour = ACCENT if votes[i, k] > 0.05 * top else PALE
+            axes.plot(xs, ys, color=colour, linewidth=1.4, clip_on=False)
+
+
+def _inches(figure: Figure, left: float, bottom: float, right: float, top: float) -> list[float]:
+    """The rectangle, in fractions of `figure`, that these margins in inches leave."""
+    width, height = figure.get_size_inches()
+    return [
+        left / width,
+        bottom / height,
+        1 - (left + right) / width,
+        1 - (bottom + top) / height,
+    ]

@@ -1,0 +1,112 @@
+"""The files of a run's folder and the record of what made them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ibgan_jax import __version__
+from ibgan_jax.errors import UserError
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Workdir:
+    """Paths of a run: config.json, checkpoints/, metrics.jsonl, figures/, scores, report.html."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.metrics = self.path / "metrics.jsonl"
+        self.figures = self.path / "figures"
+        self.scores = self.path / "scores.json"
+        self.report = self.path / "report.html"
+
+    def create(self) -> None:
+        """Raises UserError when the folder cannot be made or written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.path} ({error.strerror}); choose another --workdir"
+            ) from error
+
+    def recorded(self) -> dict[str, Any] | None:
+        """The content of config.json; None when there is none.
+
+        Raises:
+          UserError: it is damaged.
+        """
+        try:
+            return json.loads(self.config.read_text())
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, UnicodeDecodeError, NotADirectoryError) as error:
+            raise UserError(
+                f"{self.config} cannot be read ({error}); restore or remove it"
+            ) from error
+
+    def must_exist(self) -> dict[str, Any]:
+        """What config.json records of the run.
+
+        Raises:
+          UserError: there is no run in this folder.
+        """
+        recorded = self.recorded()
+        if recorded is None:
+            raise UserError(f"{self.path} holds no run: there is no config.json in it")
+        return recorded
+
+    def write_json(self, path: Path, content: Any) -> None:
+        """Atomic: a reader sees the old file or the new one."""
+        temporary = path.with_name(f".{path.name}.tmp")
+        with open(temporary, "w") as file:
+            json.dump(content, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and commit, as recorded in config.json."""
+    versions = {"ibgan_jax": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        versions[package] = importlib.metadata.version(package)
+    device = jax.devices()[0]
+    return {
+        "versions": versions,
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": len(jax.devices()),
+        },
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that the package runs from; None outside one."""
+    folder = Path(__file__).resolve().parent
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return out.stdout.strip() or None

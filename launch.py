@@ -1,0 +1,137 @@
+"""Trains, evaluates and reports; README.md shows how.
+
+python launch.py --config=configs/dsprites.py[:MODEL] [--workdir=DIR] [--config.KEY=VALUE ...]
+python launch.py --mode=evaluate --workdir=DIR [--step=N]
+python launch.py --mode=report --workdir=DIR [--step=N]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from ibgan_jax.errors import UserError
+
+MODES = ("train", "evaluate", "report")
+OVERRIDES = ("--config.", "-config.")
+
+
+def parse(argv: list[str]) -> flags.FlagValues:
+    """The flags, with the config that they name.
+
+    Raises:
+      UserError: an unknown flag, config file, config key or mode.
+    """
+    # First without the overrides, so that an unknown key can be answered with the known ones.
+    overrides = [word for word in argv if word.startswith(OVERRIDES)]
+    values, _ = _read([word for word in argv if word not in overrides])
+    if values.mode not in MODES:
+        raise UserError(f"unknown mode {values.mode!r}; choose one of: {', '.join(MODES)}")
+    if values.config is None and (values.mode == "train" or values.workdir is None):
+        needs = "--config=configs/NAME.py" + ("" if values.mode == "train" else " or --workdir=DIR")
+        raise UserError(f"--mode={values.mode} needs {needs}")
+    for word in overrides:
+        _check_key(values.config, word.split("=")[0].lstrip("-").removeprefix("config."))
+    values, rest = _read(argv)
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}; settings are --config.KEY=VALUE")
+    return values
+
+
+def _read(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, "configs/NAME.py[:MODEL]", flag_values=values, sys_argv=argv
+    )
+    flags.DEFINE_string("workdir", None, "runs/NAME-MODEL-seedS unless given", flag_values=values)
+    flags.DEFINE_string("mode", "train", ", ".join(MODES), flag_values=values)
+    flags.DEFINE_integer("step", None, "the checkpoint to score or draw", flag_values=values)
+    try:
+        rest = values(argv)[1:]
+        if values.config is not None:
+            values.config.lock()  # a file that could not be read is found out here
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"no such config file: {_given(argv, 'config')}") from error
+    except Exception as error:  # absl and ml_collections raise many kinds for a mistyped flag
+        raise UserError(" ".join(str(error).split())) from error
+    return values, rest
+
+
+def _given(argv: list[str], flag: str) -> str:
+    named = [word.split("=", 1)[1] for word in argv if word.lstrip("-").startswith(f"{flag}=")]
+    return named[-1] if named else f"--{flag}"
+
+
+def _check_key(config: Any, key: str) -> None:
+    if config is None:
+        raise UserError(f"--config.{key} needs --config=configs/NAME.py")
+    *path, name = key.split(".")
+    node = config
+    for part in path:
+        node = node.get(part) if hasattr(node, "keys") else None
+    if not hasattr(node, "keys"):
+        raise UserError(
+            f"unknown config key {key!r}; the top ones are: {', '.join(sorted(config))}"
+        )
+    if name not in node:
+        where = ".".join(path) or "the config"
+        raise UserError(f"unknown config key {key!r}; {where} has: {', '.join(sorted(node))}")
+
+
+def run(values: flags.FlagValues) -> None:
+    """Does what the flags ask for."""
+    from ml_collections import ConfigDict
+
+    from ibgan_jax import config as configs
+    from ibgan_jax.training import evaluation, loop
+    from ibgan_jax.training.run import build
+    from ibgan_jax.training.workdir import Workdir
+
+    config, folder = values.config, values.workdir
+    if folder is None:
+        folder = f"runs/{config.name}-{config.model}-seed{config.seed}"
+    workdir = Workdir(Path(folder))
+    if values.mode == "train":
+        loop.train(config, workdir)
+        return
+    recorded = workdir.must_exist()["config"]
+    if config is None:
+        config = ConfigDict(recorded)
+    else:
+        configs.check_same(recorded, config, workdir.path)
+    work = evaluation.evaluate if values.mode == "evaluate" else evaluation.report
+    work(build(config), workdir, values.step)
+
+
+def main(argv: list[str]) -> int:
+    """The exit status: 0 done, 2 the user's mistake, 1 anything else."""
+    if {"--help", "-help", "-h"} & set(argv):
+        print(__doc__)
+        return 0
+    logging.set_verbosity(logging.ERROR)
+    try:
+        run(parse(argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 1
+    except Exception as error:
+        from ibgan_jax.training.loop import DivergedError, InterruptedRunError
+
+        if not isinstance(error, DivergedError | InterruptedRunError):
+            raise
+        print(str(error), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
