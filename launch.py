@@ -134,4 +134,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # a log file or pipe has each line at once
     sys.exit(main(sys.argv))

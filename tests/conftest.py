@@ -1,5 +1,50 @@
-"""Four virtual CPU devices for every test."""
+"""Four virtual CPU devices for every test, and what several files share because it takes long."""
+
+import shutil
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
+
+
+@pytest.fixture(scope="session")
+def full_directory(tmp_path_factory):
+    """A data directory that holds the whole rendered dSprites."""
+    from ibgan_jax.data import packed
+
+    directory = tmp_path_factory.mktemp("full") / "data"
+    packed.load_packed(directory, log=lambda line: None)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """A directory of compiled programs: whoever trains the small run compiles it only once."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture
+def small(compiled):
+    """Lets `ibgan_jax` train the small run of tiny.py."""
+    import tiny
+
+    with tiny.quick(compiled):
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, compiled):
+    """The workdir of an uninterrupted small run; tests change copies of it."""
+    import tiny
+
+    path = tmp_path_factory.mktemp("finished") / "run"
+    with tiny.quick(compiled):
+        tiny.train(path)
+    return path
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of `finished` to change."""
+    return shutil.copytree(finished, tmp_path / "run")

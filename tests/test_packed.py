@@ -45,13 +45,6 @@ def cached(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def full_directory(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("full") / "data"
-    packed.load_packed(directory, log=lambda line: None)
-    return directory
-
-
-@pytest.fixture(scope="module")
 def full(full_directory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sprites, "render_packed_all", never)

@@ -1,0 +1,207 @@
+"""Eq. 11 of IB-GAN written out with lax convolutions: the reference for its gradients.
+
+Each network takes (params, running statistics, x) and returns (outputs, new running statistics);
+BatchNorm is in training mode.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+PLAYERS = ("encoder", "generator", "reconstructor", "discriminator")
+STRIDED = ((4, 2, 1), (4, 2, 1), (4, 2, 1))
+
+
+def batch_norm(params, stats, x):
+    axes = tuple(range(x.ndim - 1))
+    mean = jnp.mean(x, axes)
+    variance = jnp.mean((x - mean) ** 2, axes)
+    y = (x - mean) / jnp.sqrt(variance + 1e-5) * params["scale"] + params["bias"]
+    batch = {"mean": mean, "var": variance}
+    return y, {name: 0.9 * stats[name] + 0.1 * batch[name] for name in batch}
+
+
+def dense(params, x):
+    return x @ params["kernel"] + params["bias"]
+
+
+def conv(params, x, size, stride, pad):
+    layout = ("NHWC", "HWIO", "NHWC")
+    assert params["kernel"].shape[:2] == (size, size)
+    y = lax.conv_general_dilated(
+        x, params["kernel"], (stride, stride), [(pad, pad)] * 2, dimension_numbers=layout
+    )
+    return y + params.get("bias", 0.0)
+
+
+def conv_transpose(params, x, size, stride, pad):
+    padding = [(size - 1 - pad, size - 1 - pad)] * 2
+    y = lax.conv_transpose(x, params["kernel"], (stride, stride), padding, transpose_kernel=True)
+    return y + params.get("bias", 0.0)
+
+
+def relu(x):
+    return jnp.where(x > 0, x, 0.0)
+
+
+def leaky_relu(x):
+    return jnp.where(x > 0, x, 0.2 * x)
+
+
+def encoder(params, stats, z):
+    new = {}
+    for i in range(2):
+        z = dense(params[f"Dense_{i}"], z)
+        if (name := f"BatchNorm_{i}") in params:
+            z, new[name] = batch_norm(params[name], stats[name], z)
+        z = relu(z)
+    return jnp.split(dense(params["Dense_2"], z), 2, axis=-1), new
+
+
+def generator(params, stats, r):
+    new = {}
+    layers = [partial(dense, params[f"Dense_{i}"]) for i in range(2)]
+    for i, (size, stride) in enumerate([(3, 1), (3, 1), (4, 2), (4, 2)]):
+        layers.append(
+            lambda x, i=i, size=size, stride=stride: conv_transpose(
+                params[f"ConvTranspose_{i}"], x, size, stride, 1
+            )
+        )
+    x = r
+    for i, layer in enumerate(layers):
+        name = f"BatchNorm_{i}"
+        x, new[name] = batch_norm(params[name], stats[name], layer(x))
+        x = relu(x)
+        if i == 1:
+            x = x.reshape(len(x), 8, 8, -1)
+    return jnp.tanh(conv_transpose(params["ConvTranspose_4"], x, 4, 2, 1)), new
+
+
+def conv_blocks(params, stats, x, geometry, first_normalised):
+    new, norms = {}, 0
+    for i, (size, stride, pad) in enumerate(geometry):
+        x = conv(params[f"Conv_{i}"], x, size, stride, pad)
+        if i > 0 or first_normalised:
+            name = f"BatchNorm_{norms}"
+            x, new[name] = batch_norm(params[name], stats[name], x)
+            norms += 1
+        x = leaky_relu(x)
+    return x, new
+
+
+def front(params, stats, x):
+    if not params:
+        return x, {}
+    return conv_blocks(params, stats, x, STRIDED, False)
+
+
+def head(params, stats, x):
+    if x.shape[1] == 64:
+        geometry, first_normalised = (*STRIDED, (3, 1, 1), (8, 1, 0)), False
+    else:
+        geometry, first_normalised = ((3, 1, 1), (3, 1, 1), (8, 1, 0)), True
+    blocks = "ConvBlocks_0"
+    new = {}
+    x, new[blocks] = conv_blocks(params[blocks], stats[blocks], x, geometry, first_normalised)
+    last = "Conv_0"
+    if "BatchNorm_0" in params:
+        x, new["BatchNorm_0"] = batch_norm(
+            params["BatchNorm_0"], stats["BatchNorm_0"], conv(params["Conv_0"], x, 1, 1, 0)
+        )
+        x, last = leaky_relu(x), "Conv_1"
+    return conv(params[last], x, 1, 1, 0)[:, 0, 0], new
+
+
+def draws(key, model, batch):
+    """z, eps, the noise on generated and on real images, uniform numbers for the labels."""
+    keys = jax.random.split(key, 5)
+    image = (batch, 64, 64, model.channels)
+    shapes = ((batch, model.z_dim), (batch, model.r_dim), image, image)
+    normals = [jax.random.normal(k, s) for k, s in zip(keys[:4], shapes, strict=True)]
+    return (*normals, jax.random.uniform(keys[4], (batch,)))
+
+
+def corrupted(x, noise):
+    x = x + noise
+    return jnp.where(x > 1, 1.0, jnp.where(x < -1, -1.0, x))
+
+
+def produce(psi, theta, stats, eps, z):
+    (mean, log_variance), e_stats = encoder(psi, stats["encoder"], z)
+    sigma = jnp.exp(log_variance / 2)
+    x, g_stats = generator(theta, stats["generator"], mean + sigma * eps)
+    kl = -jnp.log(sigma) + (sigma**2 + mean**2) / 2 - 0.5
+    return x, kl, {"encoder": e_stats, "generator": g_stats}
+
+
+def discriminate(w, stats, x):
+    features, front_stats = front(w["front"], stats["front"], x)
+    logits, head_stats = head(w["head"], stats["head"], features)
+    return jax.nn.sigmoid(logits[:, 0]), features, {"front": front_stats, "head": head_stats}
+
+
+def losses(model, params, stats, images, key, hparams):
+    """L_D(w), L_GEQ(psi, theta, phi), and everything seen on the way."""
+    z, eps, noise_generated, noise_real, uniform = draws(key, model, len(images))
+    level = hparams["noise"]
+    x, kl, new = produce(params["encoder"], params["generator"], stats, eps, z)
+    generated = corrupted(x, level * noise_generated)
+    real = corrupted(images, level * noise_real)
+    labels = hparams["label_low"] + (hparams["label_high"] - hparams["label_low"]) * uniform
+
+    w, phi = params["discriminator"], params["reconstructor"]
+    d_generated, features, d_stats = discriminate(w, stats["discriminator"], generated)
+    z_mean, q_stats = head(phi, stats["reconstructor"], features)
+    d_real, features, new["discriminator"] = discriminate(w, d_stats, real)
+    _, new["reconstructor"] = head(phi, q_stats, features)
+
+    upper = jnp.mean(jnp.sum(kl, -1))
+    guarded = (hparams["beta"] == 0) & (upper >= hparams["kl_guard_above"])
+    beta = jnp.where(guarded, 100.0, hparams["beta"])
+    generator_loss = jnp.mean(-jnp.log(d_generated))
+    squares = jnp.sum((z - z_mean) ** 2, -1)
+    on_real = jnp.mean(-labels * jnp.log(d_real) - (1 - labels) * jnp.log(1 - d_real))
+    loss_d = on_real - jnp.mean(jnp.log(1 - d_generated))
+    loss_geq = generator_loss + jnp.mean(squares) / 2 + beta * upper
+    seen = {
+        "loss/discriminator": loss_d,
+        "loss/generator": generator_loss,
+        "loss/reconstructor": jnp.mean(squares) / 2,
+        "probability/real": jnp.mean(d_real),
+        "probability/generated": jnp.mean(d_generated),
+        "bounds/lower": jnp.mean(jnp.sum(z**2, -1) - squares) / 2,
+        "bounds/upper": upper,
+        "noise": level,
+        **{f"kl/{i}": jnp.mean(kl[:, i]) for i in range(model.r_dim)},
+    }
+    return loss_d, loss_geq, (seen, new)
+
+
+def reference(model, params, stats, images, key, hparams):
+    """Four jax.grad calls, one for each player; then (statistics, metrics)."""
+
+    def loss(player, own):
+        at = {**params, player: own}
+        loss_d, loss_geq, _ = losses(model, at, stats, images, key, hparams)
+        return loss_d if player == "discriminator" else loss_geq
+
+    gradients = {p: jax.grad(partial(loss, p))(params[p]) for p in PLAYERS}
+    _, _, (seen, new) = losses(model, params, stats, images, key, hparams)
+    return gradients, new, seen
+
+
+def scattered(tree, seed):
+    """Weights away from their initial values, so that no gradient is tiny and none is alike."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name == "kernel":
+            return jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1])))
+        positive = name in ("scale", "var")
+        return jnp.asarray(positive + rng.uniform(-0.5, 0.5, leaf.shape))
+
+    return jax.tree_util.tree_map_with_path(draw, tree)

@@ -1,0 +1,231 @@
+"""Convolutions as matrix products against lax and Flax, in float64: values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax import lax
+
+from ibgan_jax.networks.convolution import (
+    Conv,
+    ConvTranspose,
+    convolve,
+    convolve_transpose,
+    fold,
+    unfold,
+)
+
+# (kernel size, stride, padding): all that the networks use, and a patch embedding
+GEOMETRIES = [(4, 2, 1), (3, 1, 1), (8, 1, 0), (1, 1, 0), (2, 2, 0)]
+# (height, width) on the small side; 8 x 8 kernels meet 1 x 1, as in the networks: elsewhere their
+# overlap-add has 64 terms, which XLA takes a minute to compile
+SMALL = {4: (4, 5), 3: (5, 6), 8: (1, 1), 1: (4, 5), 2: (3, 4)}
+BATCH, INPUTS, OUTPUTS = 3, 2, 5
+TOLERANCE = 1e-12
+
+geometries = pytest.mark.parametrize(("size", "stride", "pad"), GEOMETRIES)
+kinds = pytest.mark.parametrize("kind", ["convolve", "convolve_transpose"])
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def large(size, stride, pad):
+    """(height, width) of the image that a convolution takes to `SMALL[size]`."""
+    return tuple((n - 1) * stride + size - 2 * pad for n in SMALL[size])
+
+
+def functions(kind, size, stride, pad):
+    """(ours, oracle, x, kernel); height and width differ."""
+    if kind == "convolve":
+        x = normal(1, BATCH, *large(size, stride, pad), INPUTS)
+        kernel = normal(2, size, size, INPUTS, OUTPUTS)
+        return lambda x, k: convolve(x, k, stride, pad), lax_conv(stride, pad), x, kernel
+
+    module = nn.ConvTranspose(
+        OUTPUTS,
+        (size, size),
+        (stride, stride),
+        padding=[(size - 1 - pad, size - 1 - pad)] * 2,
+        use_bias=False,
+        transpose_kernel=True,
+        param_dtype=jnp.float64,
+    )
+
+    def oracle(x, kernel):
+        return module.apply({"params": {"kernel": kernel}}, x)
+
+    x, kernel = normal(1, BATCH, *SMALL[size], INPUTS), normal(2, size, size, OUTPUTS, INPUTS)
+    return lambda x, k: convolve_transpose(x, k, stride, pad), oracle, x, kernel
+
+
+def lax_conv(stride, pad):
+    def oracle(x, kernel):
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            [(pad, pad)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    return oracle
+
+
+def assert_close(actual, expected, tolerance=TOLERANCE):
+    """Largest difference relative to the largest magnitude, leaf by leaf."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.shape == e.shape and a.dtype == e.dtype == jnp.float64
+        assert np.max(np.abs(a - e)) <= tolerance * np.max(np.abs(e))
+
+
+def gradients(function):
+    """Gradients by image and kernel of a loss that weighs every output differently."""
+    return jax.grad(lambda x, kernel: jnp.sum(jnp.sin(function(x, kernel))), (0, 1))
+
+
+@kinds
+@geometries
+def test_value_and_gradients_equal_lax(kind, size, stride, pad):
+    ours, oracle, x, kernel = functions(kind, size, stride, pad)
+    actual, expected = (
+        jax.jit(lambda x, k, f=f: (f(x, k), gradients(f)(x, k)))(x, kernel) for f in (ours, oracle)
+    )
+    assert_close(actual, expected)
+
+
+@kinds
+@geometries
+def test_second_order_gradient_equals_lax(kind, size, stride, pad):
+    """As the R1 penalty needs: the gradient of |d score / d image|^2."""
+    ours, oracle, x, kernel = functions(kind, size, stride, pad)
+
+    def penalty(function):
+        return lambda x, kernel: jnp.sum(gradients(function)(x, kernel)[0] ** 2)
+
+    actual, expected = (jax.jit(jax.grad(penalty(f), (0, 1)))(x, kernel) for f in (ours, oracle))
+    assert_close(actual, expected)
+
+
+@kinds
+@geometries
+def test_vmap_over_members_equals_a_loop(kind, size, stride, pad):
+    ours, oracle, x, kernel = functions(kind, size, stride, pad)
+    xs = jnp.stack([x, normal(4, *x.shape)])
+    kernels = jnp.stack([kernel, normal(5, *kernel.shape)])
+
+    @jax.jit
+    def loop(xs, kernels):
+        parts = [gradients(oracle)(x, k) for x, k in zip(xs, kernels, strict=True)]
+        return jax.tree.map(lambda *members: jnp.stack(members), *parts)
+
+    assert_close(jax.jit(jax.vmap(gradients(ours)))(xs, kernels), loop(xs, kernels))
+
+
+@kinds
+@geometries
+def test_descent_inside_scan_equals_a_loop(kind, size, stride, pad):
+    ours, oracle, x, kernel = functions(kind, size, stride, pad)
+    batches = jnp.stack([x, normal(4, *x.shape), normal(5, *x.shape)])
+
+    def descend(function, kernel, x):
+        return kernel - 0.1 * gradients(function)(x, kernel)[1] / x.size, jnp.zeros(())
+
+    @jax.jit
+    def scanned(kernel):
+        return lax.scan(lambda k, x: descend(ours, k, x), kernel, batches)[0]
+
+    @jax.jit
+    def loop(kernel):
+        for batch in batches:
+            kernel, _ = descend(oracle, kernel, batch)
+        return kernel
+
+    assert_close(scanned(kernel), loop(kernel))
+
+
+@geometries
+def test_fold_is_the_adjoint_of_unfold(size, stride, pad):
+    blocks = size // stride
+    x = normal(1, BATCH, *large(size, stride, pad), INPUTS)
+    patches = unfold(x, blocks, stride, pad)
+    assert patches.shape == (BATCH, *SMALL[size], size * size * INPUTS)
+    p = normal(2, *patches.shape)
+    folded = fold(p, blocks, stride, pad)
+    assert folded.shape == x.shape
+    np.testing.assert_allclose(jnp.vdot(patches, p), jnp.vdot(x, folded), rtol=TOLERANCE)
+
+
+@geometries
+def test_unfold_orders_patches_as_kernels_flatten(size, stride, pad):
+    x = np.asarray(normal(1, BATCH, *large(size, stride, pad), INPUTS))
+    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    patches = np.asarray(unfold(jnp.asarray(x), size // stride, stride, pad))
+    for i, j in np.ndindex(*SMALL[size]):
+        rows, columns = (slice(k * stride, k * stride + size) for k in (i, j))
+        window = padded[:, rows, columns].reshape(BATCH, -1)
+        np.testing.assert_array_equal(patches[:, i, j], window)
+
+
+def test_transpose_is_the_adjoint_of_convolve():
+    x, y = normal(1, BATCH, 8, 8, INPUTS), normal(2, BATCH, 4, 4, OUTPUTS)
+    kernel = normal(3, 4, 4, INPUTS, OUTPUTS)
+    forward, back = convolve(x, kernel, 2, 1), convolve_transpose(y, kernel, 2, 1)
+    np.testing.assert_allclose(jnp.vdot(forward, y), jnp.vdot(x, back), rtol=TOLERANCE)
+
+
+def flax_modules(size, stride, pad, use_bias):
+    """((ours, theirs) for the convolution, then for its transpose)."""
+    shape, strides = (size, size), (stride, stride)
+    init = nn.initializers.normal(0.02)
+    conv = nn.Conv(OUTPUTS, shape, strides, pad, use_bias=use_bias, kernel_init=init)
+    transpose = nn.ConvTranspose(
+        OUTPUTS,
+        shape,
+        strides,
+        padding=[(size - 1 - pad, size - 1 - pad)] * 2,
+        use_bias=use_bias,
+        transpose_kernel=True,
+        kernel_init=init,
+    )
+    return (
+        (Conv(OUTPUTS, size, stride, pad, use_bias), conv),
+        (ConvTranspose(OUTPUTS, size, stride, pad, use_bias), transpose),
+    )
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@geometries
+def test_modules_take_the_parameters_of_flax(size, stride, pad, use_bias):
+    pairs = flax_modules(size, stride, pad, use_bias)
+    for (ours, theirs), shape in zip(pairs, (large(size, stride, pad), SMALL[size]), strict=True):
+        x = normal(1, BATCH, *shape, INPUTS)
+        made, params = (
+            jax.eval_shape(m.init, jax.random.key(0), x)["params"] for m in (ours, theirs)
+        )
+        assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, params)
+        params = {name: normal(2, *leaf.shape) for name, leaf in params.items()}
+        actual, expected = (jax.jit(m.apply)({"params": params}, x) for m in (ours, theirs))
+        assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("function", [convolve, convolve_transpose])
+def test_kernel_that_is_no_multiple_of_the_stride(function):
+    with pytest.raises(ValueError, match="kernel size 3 must be a multiple of the stride 2"):
+        function(jnp.ones((1, 8, 8, 2)), jnp.ones((3, 3, 2, 2)), 2, 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 8, 2), (1, 8, 7, 2)])
+def test_image_that_is_no_multiple_of_the_stride(shape):
+    with pytest.raises(ValueError, match="must be a multiple of the stride 2") as caught:
+        convolve(jnp.ones(shape), jnp.ones((4, 4, 2, 2)), 2, 1)
+    assert str(shape) in str(caught.value)

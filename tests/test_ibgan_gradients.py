@@ -1,0 +1,170 @@
+"""IB-GAN's four gradients against Eq. 11 written out with lax convolutions, in float64."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from equation_11 import PLAYERS, encoder, losses, reference, scattered
+
+from ibgan_jax.models.ibgan import DEFAULT_HPARAMS, IBGAN
+
+BATCH = 6
+VARIANTS = {
+    "own trunks": {},
+    "shared front": {"shared_front": True, "encoder_batch_norm": True, "channels": 3},
+}
+HPARAMS = {
+    "plain": {"noise": 0.0},
+    "noise": {"noise": 0.5, "beta": 0.7},
+    "soft labels": {"noise": 0.5, "label_low": 0.7, "label_high": 1.2},
+    "guard fires": {"noise": 0.5, "beta": 0.0, "kl_guard_above": 1e-3},
+    "guard rests": {"noise": 0.5, "beta": 0.0, "kl_guard_above": 1e3},
+}
+
+
+@pytest.fixture(autouse=True)
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def setting(request):
+    """(model, params, statistics, images, ours, reference), the last two compiled once."""
+    with jax.enable_x64(True):
+        sizes = {"z_dim": 5, "r_dim": 3, "generator_width": 2, "discriminator_width": 2}
+        model = IBGAN(**sizes, encoder_hidden=(7, 6), **VARIANTS[request.param])
+        variables = jax.eval_shape(model.init, jax.random.key(0))
+        params = scattered({p: v["params"] for p, v in variables.items()}, 1)
+        stats = scattered({p: v["batch_stats"] for p, v in variables.items()}, 2)
+        images = np.random.default_rng(3).uniform(-1.0, 1.0, (BATCH, *model.image_shape))
+        ours, expected = jax.jit(model.gradients), jax.jit(partial(reference, model))
+        return model, params, stats, jnp.asarray(images), ours, expected
+
+
+def hparams_of(name, **changes):
+    numbers = {**DEFAULT_HPARAMS, **HPARAMS[name], **changes}
+    return {k: jnp.asarray(v, jnp.float64) for k, v in numbers.items()}
+
+
+def assert_close(actual, expected, tolerance=1e-9):
+    """Leaf by leaf, relative to the leaf's largest magnitude.
+
+    Biases in front of a BatchNorm have no gradient but rounding, so a leaf counts as no smaller
+    than a thousandth of the tree's largest.
+    """
+    chex.assert_trees_all_equal_shapes_and_dtypes(actual, expected)
+    floor = 1e-3 * max((np.max(np.abs(leaf)) for leaf in jax.tree.leaves(expected)), default=0.0)
+    for (path, e), a in zip(
+        jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(actual), strict=True
+    ):
+        error = np.max(np.abs(a - e)) / max(np.max(np.abs(e)), floor)
+        assert error <= tolerance, f"{jax.tree_util.keystr(path)}: {error}"
+
+
+@pytest.mark.parametrize("name", HPARAMS)
+def test_gradients_statistics_and_metrics_equal_equation_11(setting, name):
+    _, params, stats, images, ours, expected = setting
+    arguments = (params, stats, images, jax.random.key(7), hparams_of(name))
+    actual, expected = ours(*arguments), expected(*arguments)
+    for player in PLAYERS:
+        assert_close(actual[0][player], expected[0][player])
+        assert_close(actual[1][player], expected[1][player])
+    assert actual[2].keys() == expected[2].keys()
+    for key, value in expected[2].items():
+        np.testing.assert_allclose(actual[2][key], value, rtol=1e-9, err_msg=key)
+
+
+def test_trees_have_the_structure_of_the_state(setting):
+    _, params, stats, images, ours, _ = setting
+    gradients, new_stats, metrics = ours(
+        params, stats, images, jax.random.key(7), hparams_of("noise")
+    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(gradients, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(new_stats, stats)
+    chex.assert_shape(list(metrics.values()), ())
+    total = sum(value for key, value in metrics.items() if key.startswith("kl/"))
+    np.testing.assert_allclose(total, metrics["bounds/upper"], rtol=1e-12)
+    assert all(np.any(np.asarray(g) != 0) for g in jax.tree.leaves(gradients))
+
+
+def test_kl_guard_can_be_switched_off(setting):
+    _, params, stats, images, ours, _ = setting
+    key = jax.random.key(7)
+    off = ours(params, stats, images, key, hparams_of("guard fires", kl_guard=0.0))[0]
+    rests = ours(params, stats, images, key, hparams_of("guard rests"))[0]
+    fires = ours(params, stats, images, key, hparams_of("guard fires"))[0]
+    chex.assert_trees_all_equal(off, rests)
+    for player in PLAYERS[1:]:  # the KL is e's alone
+        chex.assert_trees_all_equal(fires[player], rests[player])
+    bias = "Dense_2"
+    assert not np.allclose(fires["encoder"][bias]["bias"], rests["encoder"][bias]["bias"])
+
+
+def test_descent_lowers_each_players_loss(setting):
+    """The reconstruction error falls when q descends: Algorithm 1 as printed would raise it."""
+    model, params, stats, images, ours, _ = setting
+    key, hparams = jax.random.key(7), hparams_of("noise")
+    gradients = ours(params, stats, images, key, hparams)[0]
+    at = jax.jit(lambda params: losses(model, params, stats, images, key, hparams))
+
+    def moved(player, rate):
+        step = jax.tree.map(lambda p, g: p - rate * g, params[player], gradients[player])
+        loss_d, loss_geq, (seen, _) = at({**params, player: step})
+        return loss_d if player == "discriminator" else loss_geq, seen["loss/reconstructor"]
+
+    for player in PLAYERS:
+        down, here, up = (moved(player, rate)[0] for rate in (1e-5, 0.0, -1e-5))
+        assert down < here < up, player
+    down, here, up = (moved("reconstructor", rate)[1] for rate in (1e-5, 0.0, -1e-5))
+    assert down < here < up
+
+
+def test_discriminator_learns_to_tell_real_from_generated(setting):
+    """Standard labels: its descent raises D(x) and lowers D(G); Algorithm 1 swaps them."""
+    _, params, stats, images, ours, _ = setting
+    key, hparams = jax.random.key(7), hparams_of("plain")
+    gradient = ours(params, stats, images, key, hparams)[0]["discriminator"]
+    w = jax.tree.map(lambda p, g: p - 1e-4 * g, params["discriminator"], gradient)
+    before = ours(params, stats, images, key, hparams)[2]
+    after = ours({**params, "discriminator": w}, stats, images, key, hparams)[2]
+    gap = [m["probability/real"] - m["probability/generated"] for m in (before, after)]
+    assert gap[1] > gap[0]
+
+
+def test_generate_and_represent(setting):
+    """Deterministic, and example by example: no batch statistics, no noise."""
+    model, params, stats, images, _, _ = setting
+    variables = {p: {"params": params[p], "batch_stats": stats[p]} for p in PLAYERS}
+    codes = jnp.asarray(np.random.default_rng(4).normal(size=(BATCH, model.r_dim)))
+    generate, represent = jax.jit(model.generate), jax.jit(model.represent)
+    made, represented = generate(variables, codes), represent(variables, images)
+    chex.assert_shape(made, (BATCH, 64, 64, model.channels))
+    chex.assert_shape(represented, (BATCH, model.code_dim))
+    assert np.all(np.abs(made) <= 1) and np.std(made) > 0
+    np.testing.assert_array_equal(made, generate(variables, codes))
+    np.testing.assert_array_equal(represented, represent(variables, images))
+    np.testing.assert_allclose(generate(variables, codes[::-1])[::-1], made, rtol=1e-12)
+    few = represent(variables, jnp.concatenate([images[:2], images[:4] * 0.0]))
+    np.testing.assert_allclose(few[:2], represented[:2], rtol=1e-9)
+
+
+def test_bounds(setting):
+    model, params, stats, _, _, _ = setting
+    variables = {p: {"params": params[p], "batch_stats": stats[p]} for p in PLAYERS}
+    bounds = jax.jit(model.bounds, static_argnums=2)
+    key, hparams = jax.random.key(5), hparams_of("noise")
+    made = bounds(variables, key, 16, hparams)
+    assert made.keys() == {"lower", "upper", "kl"}
+    chex.assert_shape(made["kl"], (model.r_dim,))
+    np.testing.assert_allclose(jnp.sum(made["kl"]), made["upper"], rtol=1e-12)
+    chex.assert_trees_all_equal(made, bounds(variables, key, 16, hparams))
+    if model.encoder_batch_norm:
+        return
+    z = jax.random.normal(jax.random.split(key, 3)[0], (16, model.z_dim))
+    (mean, log_variance), _ = encoder(params["encoder"], {}, z)
+    kl = -log_variance / 2 + (jnp.exp(log_variance) + mean**2) / 2 - 0.5
+    np.testing.assert_allclose(made["kl"], jnp.mean(kl, 0), rtol=1e-12)

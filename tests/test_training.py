@@ -1,0 +1,202 @@
+"""Training end to end: the files it leaves, taking a run up again, other sources, divergence."""
+
+import json
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+import launch
+from ibgan_jax.models.ibgan import IBGAN
+from ibgan_jax.training import evaluation, loop
+
+LOGGED = {
+    "loss/discriminator",
+    "loss/generator",
+    "loss/reconstructor",
+    "probability/real",
+    "probability/generated",
+    "bounds/upper",
+    "bounds/lower",
+    *(f"kl/{i}" for i in range(10)),
+    "noise",
+    "steps_per_second",
+}
+SCORED = {"score/factor_vae", "score/active_dimensions"}
+FIGURES = {"traversals", "samples", "real", "convergence", "curves", "votes"}
+
+
+pytestmark = pytest.mark.usefixtures("small")
+
+
+def test_config_json(finished):
+    recorded = json.loads((finished / "config.json").read_text())
+    expected = json.loads(json.dumps(tiny.config().to_dict()))
+    assert recorded["config"] == expected
+    assert {"ibgan_jax", "jax", "flax", "optax", "python"} <= recorded["versions"].keys()
+    assert recorded["device"]["platform"] == "cpu"
+    assert recorded["device"]["count"] == 4
+    assert "commit" in recorded
+
+
+def test_metrics(finished):
+    records = [json.loads(line) for line in (finished / "metrics.jsonl").open()]
+    assert [record["step"] for record in records] == [4, 8, 12, 16, 20, 24]
+    for record in records:
+        scored = SCORED if record["step"] % 12 == 0 else set()
+        assert record.keys() == {"step"} | LOGGED | scored
+        assert all(np.isfinite(value) for value in record.values())
+        assert record["steps_per_second"] > 0
+        upper = sum(record[f"kl/{i}"] for i in range(10))
+        assert record["bounds/upper"] == pytest.approx(upper, rel=1e-4)
+
+
+def test_the_noise_falls_as_scheduled(finished):
+    # The mean over the four steps of a window, the first of which is iteration 1.
+    noise = [record["noise"] for record in tiny.metrics(finished)]
+    hparams = tiny.config().hparams
+    fall = (hparams.noise_start - hparams.noise_end) / hparams.noise_steps
+    expected = hparams.noise_start - fall * (np.arange(0, 24, 4) + 2.5)
+    np.testing.assert_allclose(noise, expected, rtol=1e-5)
+
+
+def test_checkpoints(finished):
+    kept = {int(path.name) for path in (finished / "checkpoints").iterdir()}
+    best = tiny.scores(finished)["training"]["best_step"]
+    assert kept == {20, 24} | {best}
+
+
+def test_scores(finished):
+    scores = tiny.scores(finished)
+    records = {record["step"]: record for record in tiny.metrics(finished)}
+    training, score = scores["training"], scores["factor_vae"]
+    points = [records[12]["score/factor_vae"], records[24]["score/factor_vae"]]
+    assert training["best"] == max(points) == records[training["best_step"]]["score/factor_vae"]
+    assert training["median"] == pytest.approx(np.median(points))
+    assert training["last"] == points[1]
+    assert scores["run"] == {
+        "model": "ibgan",
+        "seed": 0,
+        "checkpoint_step": training["best_step"],
+    }
+    assert (score["metric"], score["protocol"]) == ("factor_vae", "id_gan")
+    assert score["settings"]["votes"] == np.sum(score["votes"]) == 40
+    assert np.shape(score["votes"]) == (10, 5)
+    assert 0 <= score["interval"][0] <= score["interval"][1] <= 1
+    assert score["checkpoint_step"] == training["best_step"]
+    assert scores["active_dimensions"]["value"] == len(score["active"])
+    assert len(scores["kl"]["value"]) == 10
+    assert scores["upper_bound"]["value"] == pytest.approx(sum(scores["kl"]["value"]), rel=1e-4)
+    assert all(scores[name]["unit"] == "nats" for name in ("lower_bound", "upper_bound", "kl"))
+
+
+def test_figures_report_and_events(finished):
+    check_figures(finished)
+    progress = {path.name for path in (finished / "figures/progress").iterdir()}
+    steps = ("00000012", "00000024")
+    assert progress == {
+        f"{kind}-{step}.png" for kind in ("samples", "traversals") for step in steps
+    }
+    assert list(finished.glob("events.out.tfevents.*"))
+
+
+def check_figures(path):
+    for name in FIGURES:
+        with Image.open(path / f"figures/{name}.png") as image:
+            image.verify()
+        with Image.open(path / f"figures/{name}.png") as image:
+            assert len(np.unique(np.asarray(image))) > 1
+    page = (path / "report.html").read_text()
+    assert page.lstrip().lower().startswith("<!doctype html>")
+    assert page.rstrip().endswith("</html>")
+    assert "ibgan on dsprites, seed 0" in page
+    assert f"{tiny.scores(path)['training']['best']:.3f}" in page
+
+
+def test_two_halves_equal_the_whole(finished, tmp_path):
+    tiny.train(tmp_path, train_steps=12)
+    assert [record["step"] for record in tiny.metrics(tmp_path)] == [4, 8, 12]
+    assert tiny.scores(tmp_path)["run"]["checkpoint_step"] == 12
+    lines = tiny.train(tmp_path)
+    assert lines[0] == f"resuming {tmp_path} at step 12"
+    assert tiny.differing(tiny.state(finished), tiny.state(tmp_path)) == []
+    assert tiny.metrics(tmp_path) == tiny.metrics(finished)
+    assert tiny.scores(tmp_path) == tiny.scores(finished)
+
+
+def test_a_finished_run_is_only_reported_again(copy):
+    shutil.rmtree(copy / "figures")
+    before = tiny.metrics(copy)
+    assert tiny.train(copy) == [
+        f"resuming {copy} at step 24",
+        f"{copy} has 24 of 24 steps: nothing to train",
+        f"report: {copy}/report.html",
+    ]
+    assert tiny.metrics(copy) == before
+    check_figures(copy)
+
+
+def test_streamed_images_train_alike(finished, tmp_path, monkeypatch):
+    pytest.importorskip("grain")
+    pytest.importorskip("tensorflow_datasets")
+    monkeypatch.setattr(evaluation, "finish", lambda *args: None)
+    tiny.train(tmp_path / "run", dataset_source="stream", dataset_dir=str(tmp_path / "data"))
+    # The images are the same bits, but come into the program another way, which XLA may use to
+    # fuse and round differently.
+    streamed, resident = tiny.state(tmp_path / "run"), tiny.state(finished)
+    assert streamed.keys() == resident.keys()
+    for name, (dtype, _, content) in resident.items():
+        if dtype == "float32":
+            one, other = (np.frombuffer(x, np.float32) for x in (streamed[name][2], content))
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6, err_msg=name)
+        else:
+            assert streamed[name][2] == content
+
+
+def test_divergence_is_said_and_leaves_the_last_good_checkpoint(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "finish", lambda *args: None)
+    schedule = IBGAN.schedule
+
+    def broken(self, hparams, step):
+        made = schedule(self, hparams, step)
+        # The update of step 19 breaks the generator, so that the losses of step 20 show it.
+        return made | {"lr_generator": jnp.where(step < 18, made["lr_generator"], 1e30)}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IBGAN, "schedule", broken)
+        with pytest.raises(loop.DivergedError, match=r"is (nan|-?inf) at step 20; .*learning rate"):
+            tiny.train(tmp_path)
+    assert [record["step"] for record in tiny.metrics(tmp_path)] == [4, 8, 12, 16]
+    tiny.train(tmp_path)
+    assert tiny.differing(tiny.state(finished), tiny.state(tmp_path)) == []
+    assert tiny.metrics(tmp_path) == tiny.metrics(finished)
+
+
+def test_evaluate_one_checkpoint(copy, capsys):
+    other = next(
+        step
+        for step in (12, 20, 24)
+        if step != tiny.scores(copy)["run"]["checkpoint_step"]
+        and (copy / f"checkpoints/{step}").is_dir()
+    )
+    before = tiny.scores(copy)
+    assert (
+        launch.main(["launch.py", "--mode=evaluate", f"--workdir={copy}", f"--step={other}"]) == 0
+    )
+    after = tiny.scores(copy)
+    assert after["run"]["checkpoint_step"] == other
+    assert after["factor_vae"]["variances"] != before["factor_vae"]["variances"]
+    assert after["training"] == before["training"]
+    assert capsys.readouterr().err == ""
+
+
+def test_report_draws_deleted_figures_again(copy):
+    shutil.rmtree(copy / "figures")
+    (copy / "report.html").unlink()
+    before = tiny.scores(copy)
+    assert launch.main(["launch.py", "--mode=report", f"--workdir={copy}"]) == 0
+    check_figures(copy)
+    assert tiny.scores(copy) == before
