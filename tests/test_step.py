@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from double import double_precision
 
 from ibgan_jax.distributed import batch_sharding, make_mesh, replicated
 from ibgan_jax.models.ibgan import DEFAULT_HPARAMS, IBGAN
@@ -19,12 +20,13 @@ from ibgan_jax.training.step import make_train_steps, train_step
 
 MODEL = IBGAN(4, 3, generator_width=2, discriminator_width=2, encoder_hidden=(6, 5))
 BATCH, STEPS = 4, 3
+TOLERANCE = 1e-6  # differences between programs that round otherwise; wanted is 1e-5
 HPARAMS = {"lr_discriminator": 1e-4, "noise_end": 0.2, "noise_steps": 4.0}
 
 
-@pytest.fixture(autouse=True)
-def x64():
-    with jax.enable_x64(True):
+@pytest.fixture(scope="module", autouse=True)
+def double():
+    with double_precision():
         yield
 
 
@@ -73,9 +75,8 @@ def program():
 @pytest.fixture(scope="module")
 def dispatched(program):
     """(state, metrics) on the host after STEPS steps in one dispatch."""
-    with jax.enable_x64(True):
-        state, metrics = program(state_of(0), batches(), hparams_of())
-        return numbers(state), jax.device_get(metrics)
+    state, metrics = program(state_of(0), batches(), hparams_of())
+    return numbers(state), jax.device_get(metrics)
 
 
 def numbers(tree):
@@ -97,15 +98,15 @@ def largest_error(actual, expected, floor):
     return max(jax.tree.leaves(jax.tree.map(error, actual, expected)))
 
 
-def assert_same_state(actual, expected, tolerance):
+def assert_same_state(actual, expected):
     actual, expected = numbers(actual), numbers(expected)
     assert actual.step == expected.step
     np.testing.assert_array_equal(actual.key, expected.key)
-    assert largest_error(actual.variables, expected.variables, 1e-3) <= tolerance
+    assert largest_error(actual.variables, expected.variables, 1e-3) <= TOLERANCE
     for player, (squares, momentum, _) in expected.optimizer.items():
         ours = actual.optimizer[player]
-        assert largest_error(ours[0].nu, squares.nu, 1e-12) <= tolerance
-        assert largest_error(ours[1].trace, momentum.trace, 1.0) <= tolerance
+        assert largest_error(ours[0].nu, squares.nu, 1e-12) <= TOLERANCE
+        assert largest_error(ours[1].trace, momentum.trace, 1.0) <= TOLERANCE
 
 
 def test_changed_hyperparameters_compile_nothing(program, dispatched):
@@ -156,20 +157,20 @@ def test_steps_draw_different_numbers(program):
 
 
 def test_one_dispatch_equals_single_steps(dispatched):
-    """Within 1e-9 (other programs round otherwise); step and key exactly."""
+    """Step and key exactly, all else within TOLERANCE."""
     single, state, rows = Program(), state_of(0), []
     for i in range(STEPS):
         state, metrics = single(state, batches()[i : i + 1], hparams_of())
         rows.append(metrics)
     assert single.steps._cache_size() == 1
     reference, reference_metrics = dispatched
-    assert_same_state(state, reference, 1e-9)
+    assert_same_state(state, reference)
     for name, expected in reference_metrics.items():
-        np.testing.assert_allclose([row[name][0] for row in rows], expected, rtol=1e-9)
+        np.testing.assert_allclose([row[name][0] for row in rows], expected, rtol=TOLERANCE)
 
 
 def test_four_devices_equal_one(dispatched):
-    """The global batch's statistics and gradients, whatever the mesh (1e-9; wanted is 1e-5)."""
+    """The global batch's statistics and gradients, whatever the mesh."""
     mesh = make_mesh(1, 4)
     state = jax.device_put(state_of(0), replicated(mesh))
     batch = jax.device_put(batches(), batch_sharding(mesh))
@@ -180,13 +181,13 @@ def test_four_devices_equal_one(dispatched):
         leaf.sharding.device_set == set(mesh.devices.flat) for leaf in jax.tree.leaves(state)
     )
     reference, reference_metrics = dispatched
-    assert_same_state(state, reference, 1e-9)
+    assert_same_state(state, reference)
     for name, expected in reference_metrics.items():
-        np.testing.assert_allclose(metrics[name], expected, rtol=1e-9)
+        np.testing.assert_allclose(metrics[name], expected, rtol=TOLERANCE)
 
 
 def test_population_equals_its_members(program):
-    """vmap over two members with their own seed, beta and learning rate (1e-9; wanted is 1e-5)."""
+    """vmap over two members with their own seed, beta and learning rate."""
     members = [(0, hparams_of()), (1, hparams_of(beta=0.0, lr_generator=1e-3, kl_guard_above=0.0))]
     stacked, hparams = (
         jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
@@ -201,9 +202,9 @@ def test_population_equals_its_members(program):
     stacked, metrics = run(stacked, 2.0 * batches() - 1.0)
     for i, (seed, own) in enumerate(members):
         expected, expected_metrics = program(state_of(seed), batches(), own)
-        assert_same_state(jax.tree.map(lambda x, i=i: x[i], stacked), expected, 1e-9)
+        assert_same_state(jax.tree.map(lambda x, i=i: x[i], stacked), expected)
         for name, values in expected_metrics.items():
-            np.testing.assert_allclose(metrics[name][:, i], values, rtol=1e-9)
+            np.testing.assert_allclose(metrics[name][:, i], values, rtol=TOLERANCE)
 
 
 def test_the_first_state_is_a_function_of_the_seed():

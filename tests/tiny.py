@@ -43,7 +43,7 @@ SETTINGS = {
     "train.steps_per_dispatch": 2,
     "train.log_every": 4,
     "train.evaluate_every": 12,
-    "train.checkpoint_every": 4,
+    "train.checkpoint_every": 6,  # amid a window of log_every: checkpoints keep its values
 }
 
 
@@ -135,7 +135,9 @@ def start(arguments, cache):
 
 @functools.cache
 def template():
-    return build(config()).state_template()
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch.setattr)
+        return build(config()).state_template()
 
 
 def state(path, step=STEPS):

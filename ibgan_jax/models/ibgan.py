@@ -182,36 +182,65 @@ class IBGAN:
           gradients keyed by player, batch_stats keyed by player, scalar metrics: losses, D(x) and
           D(G) as probabilities, I_L, I_U and KL(e(r_i|z) || m(r_i)) in nats, the noise level.
         """
-        batch = images.shape[0]
         key_z, key_r, key_generated, key_real, key_labels = jax.random.split(key, 5)
+        noise, batch = hparams["noise"], images.shape[0]
         z = jax.random.normal(key_z, (batch, self.z_dim), images.dtype)
-        noise = hparams["noise"]
-        stats = batch_stats
 
-        # Generated images, noisy: z -> r -> x.
         def produce(psi: dict, theta: dict) -> tuple[tuple, tuple]:
-            (mean, log_variance), e_stats = _train(self.encoder, psi, stats["encoder"], z)
+            """Noisy images and KL_i [B, r] of z -> r -> x; new batch_stats of e and G."""
+            (mean, log_variance), e = _train(self.encoder, psi, batch_stats["encoder"], z)
             r = objectives.reparametrise(key_r, mean, log_variance)
-            x, g_stats = _train(self.generator, theta, stats["generator"], r)
+            x, g = _train(self.generator, theta, batch_stats["generator"], r)
             noisy = objectives.instance_noise(key_generated, x, noise)
-            return (noisy, objectives.gaussian_kl(mean, log_variance)), (e_stats, g_stats)
+            return (noisy, objectives.gaussian_kl(mean, log_variance)), (e, g)
 
-        (generated, kl), pull_produce, (e_stats, g_stats) = jax.vjp(
+        (generated, kl), pull_back, (e_stats, g_stats) = jax.vjp(
             produce, params["encoder"], params["generator"], has_aux=True
         )
+        at_generated, x_cotangent, stats, shown = self._at_generated(
+            params, batch_stats, z, generated
+        )
+        upper = jnp.mean(jnp.sum(kl, axis=-1))
+        kl_cotangent = jnp.full_like(kl, self._kl_weight(hparams, upper) / batch)
+        e_gradient, g_gradient = pull_back((x_cotangent, kl_cotangent))
 
-        # D_w and q_phi at generated images.
-        w, d_stats = params["discriminator"], stats["discriminator"]
-        features, pull_front, front_stats = _vjp(
-            self.front, w["front"], d_stats["front"], generated
+        real = objectives.instance_noise(key_real, images, noise)
+        labels = jax.random.uniform(
+            key_labels, (batch,), images.dtype, hparams["label_low"], hparams["label_high"]
         )
-        logits, pull_head, head_stats = _vjp(
-            self.discriminator, w["head"], d_stats["head"], features
-        )
+        at_real, stats, shown_real = self._at_real(params, stats, real, labels)
+
+        gradients = {
+            "encoder": e_gradient,
+            "generator": g_gradient,
+            "reconstructor": at_generated["reconstructor"],
+            "discriminator": jax.tree.map(jnp.add, at_real, at_generated["discriminator"]),
+        }
+        shown |= {
+            "loss/discriminator": shown.pop("loss/generated") + shown_real.pop("loss/real"),
+            "bounds/upper": upper,
+            "noise": noise,
+            **{f"kl/{i}": mean for i, mean in enumerate(jnp.mean(kl, axis=0))},
+            **shown_real,
+        }
+        return gradients, {"encoder": e_stats, "generator": g_stats, **stats}, shown
+
+    def _at_generated(
+        self, params: ByPlayer, batch_stats: ByPlayer, z: jax.Array, generated: jax.Array
+    ) -> tuple[ByPlayer, jax.Array, ByPlayer, dict[str, jax.Array]]:
+        """D_w and q_phi at noisy generated images [B, H, W, C] made from z [B, z].
+
+        Returns:
+          gradients of q_phi and of D_w (their shares), the cotangent of the images for e and G,
+          batch_stats of both players, metrics.
+        """
+        w, d_stats = params["discriminator"], batch_stats["discriminator"]
+        features, pull_front, front = _vjp(self.front, w["front"], d_stats["front"], generated)
+        logits, pull_head, head = _vjp(self.discriminator, w["head"], d_stats["head"], features)
         z_mean, pull_q, q_stats = _vjp(
-            self.reconstructor, params["reconstructor"], stats["reconstructor"], features
+            self.reconstructor, params["reconstructor"], batch_stats["reconstructor"], features
         )
-        d_loss_generated, d_cotangent = _mean_and_gradient(
+        d_loss, d_cotangent = _mean_and_gradient(
             lambda x: objectives.adversarial(x[:, 0], 0.0), logits
         )
         g_loss, g_cotangent = _mean_and_gradient(
@@ -219,63 +248,52 @@ class IBGAN:
         )
         q_loss, q_cotangent = _mean_and_gradient(lambda x: objectives.reconstruction(z, x), z_mean)
 
-        head_gradient, features_cotangent = pull_head(d_cotangent)
-        front_gradient, _ = pull_front(features_cotangent)
-        _, features_cotangent = pull_head(g_cotangent)
-        q_gradient, features_cotangent_q = pull_q(q_cotangent)
-        _, x_cotangent = pull_front(features_cotangent + features_cotangent_q)
+        head_gradient, to_features = pull_head(d_cotangent)
+        front_gradient, _ = pull_front(to_features)
+        _, to_features_g = pull_head(g_cotangent)
+        q_gradient, to_features_q = pull_q(q_cotangent)
+        _, x_cotangent = pull_front(to_features_g + to_features_q)
 
-        upper = jnp.mean(jnp.sum(kl, axis=-1))
-        kl_cotangent = jnp.full_like(kl, self._kl_weight(hparams, upper) / batch)
-        e_gradient, g_gradient = pull_produce((x_cotangent, kl_cotangent))
-
-        # D_w at real images; q_phi sees them only to keep its running statistics current.
-        real = objectives.instance_noise(key_real, images, noise)
-        labels = jax.random.uniform(
-            key_labels, (batch,), images.dtype, hparams["label_low"], hparams["label_high"]
-        )
-
-        def real_loss(w: dict) -> tuple[jax.Array, tuple]:
-            features, front = _train(self.front, w["front"], front_stats, real)
-            logits, head = _train(self.discriminator, w["head"], head_stats, features)
-            return jnp.mean(objectives.adversarial(logits[:, 0], labels)), (
-                features,
-                logits,
-                {"front": front, "head": head},
-            )
-
-        (d_loss_real, (features, real_logits, d_stats)), real_gradient = jax.value_and_grad(
-            real_loss, has_aux=True
-        )(w)
-        _, q_stats = _train(self.reconstructor, params["reconstructor"], q_stats, features)
-
-        d_gradient = jax.tree.map(
-            jnp.add, real_gradient, {"front": front_gradient, "head": head_gradient}
-        )
         gradients = {
-            "encoder": e_gradient,
-            "generator": g_gradient,
             "reconstructor": q_gradient,
-            "discriminator": d_gradient,
+            "discriminator": {"front": front_gradient, "head": head_gradient},
         }
-        new_stats = {
-            "encoder": e_stats,
-            "generator": g_stats,
-            "reconstructor": q_stats,
-            "discriminator": d_stats,
-        }
+        stats = {"reconstructor": q_stats, "discriminator": {"front": front, "head": head}}
         metrics = {
-            "loss/discriminator": d_loss_generated + d_loss_real,
+            "loss/generated": d_loss,
             "loss/generator": g_loss,
             "loss/reconstructor": q_loss,
-            "probability/real": jnp.mean(jax.nn.sigmoid(real_logits)),
             "probability/generated": jnp.mean(jax.nn.sigmoid(logits)),
             "bounds/lower": jnp.mean(objectives.lower_bound(z, z_mean)),
-            "bounds/upper": upper,
-            "noise": noise,
-            **{f"kl/{i}": mean for i, mean in enumerate(jnp.mean(kl, axis=0))},
         }
-        return gradients, new_stats, metrics
+        return gradients, x_cotangent, stats, metrics
+
+    def _at_real(
+        self, params: ByPlayer, batch_stats: ByPlayer, real: jax.Array, labels: jax.Array
+    ) -> tuple[dict, ByPlayer, dict[str, jax.Array]]:
+        """D_w at noisy real images [B, H, W, C] with labels [B].
+
+        q_phi sees them only to keep its running statistics current.
+
+        Returns:
+          D_w's share of its gradient, batch_stats of D_w and q_phi, metrics.
+        """
+        d_stats = batch_stats["discriminator"]
+
+        def loss(w: dict) -> tuple[jax.Array, tuple]:
+            features, front = _train(self.front, w["front"], d_stats["front"], real)
+            logits, head = _train(self.discriminator, w["head"], d_stats["head"], features)
+            value = jnp.mean(objectives.adversarial(logits[:, 0], labels))
+            return value, (features, logits, {"front": front, "head": head})
+
+        (value, (features, logits, d_stats)), gradient = jax.value_and_grad(loss, has_aux=True)(
+            params["discriminator"]
+        )
+        _, q_stats = _train(
+            self.reconstructor, params["reconstructor"], batch_stats["reconstructor"], features
+        )
+        metrics = {"loss/real": value, "probability/real": jnp.mean(jax.nn.sigmoid(logits))}
+        return gradient, {"discriminator": d_stats, "reconstructor": q_stats}, metrics
 
     def _kl_weight(self, hparams: Hparams, upper: jax.Array) -> jax.Array:
         """beta; with beta = 0 the authors weigh the KL by 100 while it is 20 or more.

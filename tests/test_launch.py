@@ -1,0 +1,187 @@
+"""The command line: every mistake is one line and exit status 2, before any work starts."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+import tiny
+
+import launch
+from ibgan_jax import models
+from ibgan_jax.data import sprites
+from ibgan_jax.training.workdir import Workdir
+
+CONFIG = f"--config={tiny.CONFIG}"
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Default folders are relative to the one that the program starts in; no images are drawn."""
+
+    def never():
+        raise AssertionError("work was started")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sprites, "render_packed_all", never)
+
+
+@pytest.fixture
+def mistake(capsys):
+    """Runs launch.py with some arguments and returns the one line that it must answer with."""
+
+    def call(*arguments):
+        status = launch.main(["launch.py", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        check_one_line(status, out, err)
+        return err
+
+    return call
+
+
+def check_one_line(status, out, err):
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.endswith("\n") and err.count("\n") == 1
+
+
+def write_run(path, **changed):
+    """A workdir as it is before the first checkpoint."""
+    workdir = Workdir(path)
+    workdir.create()
+    workdir.write_json(workdir.config, {"config": tiny.config(**changed).to_dict()})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], ["--config=configs/NAME.py"]),
+        (["--config=configs/nothing.py"], ["no such config file", "configs/nothing.py"]),
+        (["--config"], ["--config"]),
+        ([CONFIG, "--config.nothing=1"], ["'nothing'", "dataset, hparams, model, name, network"]),
+        (
+            [CONFIG, "--config.train.step=5"],
+            ["'train.step'", "batch_size, checkpoint_every, evaluate_every, log_every, steps"],
+        ),
+        ([CONFIG, "--config.trian.steps=5"], ["'trian.steps'", "seed, train"]),
+        ([CONFIG, "--config.train.steps.x=5"], ["'train.steps.x'"]),
+        ([CONFIG, "--config.train=5"], ["--config.train=5"]),
+        ([f"{CONFIG}:nothing"], ["'nothing'", ", ".join(models.NAMES)]),
+        ([CONFIG, "--config.model=nothing"], ["'nothing'", ", ".join(models.NAMES)]),
+        ([CONFIG, "--config.dataset.name=nothing"], ["'nothing'", "dsprites"]),
+        ([CONFIG, "--config.dataset.source=no"], ["'no'", "resident, stream, tfds"]),
+        ([CONFIG, "--mode=nothing"], ["'nothing'", "train, evaluate, report"]),
+        ([CONFIG, "--wrokdir=x"], ["'wrokdir'", "workdir"]),
+        ([CONFIG, "--workdir"], ["--workdir"]),
+        ([CONFIG, "train"], ["'train'", "--config.KEY=VALUE"]),
+        ([CONFIG, "--step=newest"], ["'newest'"]),
+        ([CONFIG, "--config.train.steps=many"], ["train.steps", "'many'"]),
+        ([CONFIG, "--config.train.steps=1.5"], ["train.steps", "'1.5'"]),
+        ([CONFIG, "--config.hparams.beta=high"], ["hparams.beta", "'high'"]),
+        ([CONFIG, "--config.population.seeds=(1,2)"], ["population.seeds", "empty"]),
+        ([CONFIG, "--config.hparams.lr_generator=-1e-4"], ["hparams.lr_generator=-0.0001"]),
+        ([CONFIG, "--config.hparams.beta=nan"], ["hparams.beta=nan"]),
+        ([CONFIG, "--config.train.batch_size=6"], ["train.batch_size=6", "4 devices"]),
+        (["--mode=evaluate"], ["--mode=evaluate", "--workdir=DIR"]),
+        (["--mode=report"], ["--mode=report", "--workdir=DIR"]),
+        (["--mode=evaluate", "--workdir=nothing"], ["nothing", "no run"]),
+        (["--mode=evaluate", "--workdir=x", "--config.seed=1"], ["--config.seed", "--config="]),
+        ([CONFIG, "--mode=report"], ["runs/quickstart-ibgan-seed0", "no run"]),
+    ],
+)
+def test_mistakes(mistake, arguments, said):
+    line = mistake(*arguments)
+    assert all(words in line for words in said), line
+
+
+def test_a_config_file_that_is_none(mistake, tmp_path):
+    (tmp_path / "broken.py").write_text("def get_config(:")
+    assert "broken.py" in mistake("--config=broken.py")
+
+
+def test_a_workdir_without_checkpoints(mistake, tmp_path, small):
+    path = write_run(tmp_path / "run")
+    for mode in ("evaluate", "report"):
+        assert f"{path} holds no checkpoint" in mistake(f"--mode={mode}", f"--workdir={path}")
+
+
+def test_a_step_that_is_not_there(mistake, copy, small):
+    for mode in ("evaluate", "report"):
+        line = mistake(f"--mode={mode}", f"--workdir={copy}", "--step=7")
+        assert "no checkpoint 7" in line and "18, 24]" in line
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate", "report"])
+def test_a_workdir_of_another_configuration(mistake, tmp_path, mode):
+    path = write_run(tmp_path / "run", seed=3, hparams_beta=0.5, train_steps=999)
+    arguments = tiny.command(path, hparams_noise_end=0.25)
+    line = mistake(f"--mode={mode}", *arguments)
+    assert str(path) in line and "choose another --workdir" in line
+    assert "seed (there 3, now 0)" in line
+    assert "hparams.beta (there 0.5, now " in line
+    assert "hparams.noise_end (there " in line and "now 0.25)" in line
+    assert line.count("(there") == 3
+
+
+def test_a_damaged_record(mistake, tmp_path):
+    path = write_run(tmp_path / "run")
+    (path / "config.json").write_text('{"config": {')
+    assert f"{path}/config.json" in mistake(*tiny.command(path))
+
+
+def test_directories_that_cannot_be_written(mistake, tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file/below"):
+        line = mistake(CONFIG, f"--config.dataset.dir={path}")
+        assert str(path) in line and "--config.dataset.dir=DIR" in line
+        assert str(path) in mistake(CONFIG, f"--workdir={path}")
+
+
+def test_help(capsys):
+    assert launch.main(["launch.py", "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert "--config=configs/" in out and "--mode=evaluate" in out and err == ""
+
+
+def test_a_config_that_agrees_may_be_given_too(copy, small, capsys):
+    given = tiny.command(copy, train_steps=48)
+    assert launch.main(["launch.py", "--mode=evaluate", *given]) == 0
+    assert tiny.scores(copy)["run"]["checkpoint_step"] == 24
+    assert capsys.readouterr().err == ""
+
+
+def test_the_default_workdir(small, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("ibgan_jax.training.loop.train", lambda config, work: seen.append(work))
+    assert launch.main(["launch.py", CONFIG, "--config.seed=7"]) == 0
+    assert [str(work.path) for work in seen] == ["runs/quickstart-ibgan-seed7"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "platform", "said"),
+    [
+        ([CONFIG, "--config.hparams.bets=1"], "cpu", "hparams has: beta, kl_guard"),
+        ([CONFIG], "cuda", "no device of platform 'cuda'"),
+        ([CONFIG, "--config.dataset.dir=/dev/null/data"], "cpu", "/dev/null/data"),
+    ],
+)
+def test_the_program(tmp_path, arguments, platform, said):
+    if platform == "cuda" and shutil.which("nvidia-smi"):
+        pytest.skip("there may be a GPU")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, tiny.ROOT / "launch.py", *arguments],
+        env=os.environ | {"JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    check_one_line(done.returncode, done.stdout, done.stderr)
+    assert said in done.stderr
+    # Not the time on the clock, which depends on what else the machine does.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
+    assert not list(tmp_path.rglob("config.json"))
