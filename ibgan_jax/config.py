@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # What may differ when a run is taken up again: how long it is and where its data lie.
 FREE_KEYS = ("train.steps", "dataset.dir")
+KEYS = ("name", "seed", "model", "network", "dataset", "train", "hparams", "population")
 _PERIODS = ("log_every", "evaluate_every", "checkpoint_every")
 
 
@@ -58,8 +59,10 @@ def check(config: ConfigDict) -> None:
     Raises:
       UserError: one line that names the key, its value and what is allowed.
     """
-    if config.model not in models.NAMES:
-        models.get(config.model)
+    missing = sorted(set(KEYS) - set(config))
+    if missing:
+        raise UserError(f"the config lacks {missing[0]!r}; every config has: {', '.join(KEYS)}")
+    make_model(config)
     data.check(config.dataset.name, config.dataset.source)
     for key in ("steps", "batch_size", "steps_per_dispatch", *_PERIODS):
         if config.train[key] < 1:
@@ -76,6 +79,16 @@ def check(config: ConfigDict) -> None:
     for key, values in config.population.items():
         if len(values):
             raise UserError(f"population.{key}: populations are not available yet; leave it empty")
+
+
+def make_model(config: ConfigDict, **more: Any) -> models.Model:
+    """The model with the network settings of the config, and `more` of them.
+
+    Raises:
+      UserError: an unknown model, or a setting that it does not have or that cannot be.
+    """
+    network = {k: tuple(v) if isinstance(v, list) else v for k, v in config.network.items()}
+    return models.get(config.model, **network, **more)
 
 
 def steps_per_dispatch(config: ConfigDict, first_step: int) -> int:

@@ -22,6 +22,7 @@ import optax
 from flax import linen as nn
 
 from ibgan_jax import objectives
+from ibgan_jax.errors import UserError
 from ibgan_jax.models.base import ByPlayer, Hparams
 from ibgan_jax.networks.dcgan import ConvBlocks, Generator, Head, front_blocks, head_blocks
 from ibgan_jax.networks.mlp import StochasticEncoder
@@ -78,6 +79,18 @@ class IBGAN:
     encoder_batch_norm: bool = False
     shared_front: bool = False
     initializer: str = "normal"
+
+    def __post_init__(self) -> None:
+        """Raises UserError naming a setting that cannot be."""
+        if self.initializer not in INITIALIZERS:
+            known = ", ".join(INITIALIZERS)
+            raise UserError(f"network.initializer={self.initializer!r} is not one of: {known}")
+        sizes = ("z_dim", "r_dim", "channels", "generator_width", "discriminator_width")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise UserError(f"network.{name}={getattr(self, name)} must be 1 or more")
+        if any(size < 1 for size in self.encoder_hidden):
+            raise UserError(f"network.encoder_hidden={self.encoder_hidden} must be 1 or more each")
 
     players = ("encoder", "generator", "reconstructor", "discriminator")
     hparams = DEFAULT_HPARAMS

@@ -50,7 +50,7 @@ def train(config: ConfigDict, workdir: Workdir, log: Log = print) -> None:
     """
     configs.check(config)
     recorded = workdir.recorded()
-    if recorded is not None:
+    if recorded is not None and Checkpoints(workdir.checkpoints).steps():
         configs.check_same(recorded["config"], config, workdir.path)
     workdir.create()
     run = build(config, log)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ibgan_jax import config as configs
-from ibgan_jax import data, distributed, models
+from ibgan_jax import data, distributed
 from ibgan_jax.data.dataset import Dataset
 from ibgan_jax.models.base import ByPlayer, Hparams, Model
 from ibgan_jax.training import state as states
@@ -75,8 +75,7 @@ def build(config: ConfigDict, log: Callable[[str], Any] = print) -> Run:
         log=log,
         sharding=distributed.replicated(mesh),
     )
-    network = {k: tuple(v) if isinstance(v, list) else v for k, v in config.network.items()}
-    model = models.get(config.model, **network, channels=dataset.image_shape[-1])
+    model = configs.make_model(config, channels=dataset.image_shape[-1])
     hparams = {
         key: jax.device_put(jnp.float32(value), distributed.replicated(mesh))
         for key, value in config.hparams.items()
