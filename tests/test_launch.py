@@ -117,6 +117,8 @@ def test_a_step_that_is_not_there(mistake, copy, small):
 @pytest.mark.parametrize("mode", ["train", "evaluate", "report"])
 def test_a_workdir_of_another_configuration(mistake, tmp_path, mode):
     path = write_run(tmp_path / "run", seed=3, hparams_beta=0.5, train_steps=999)
+    (path / "checkpoints/10").mkdir(parents=True)
+    (path / "checkpoints/10/SHA256SUMS").touch()
     arguments = tiny.command(path, hparams_noise_end=0.25)
     line = mistake(f"--mode={mode}", *arguments)
     assert str(path) in line and "choose another --workdir" in line
@@ -124,6 +126,13 @@ def test_a_workdir_of_another_configuration(mistake, tmp_path, mode):
     assert "hparams.beta (there 0.5, now " in line
     assert "hparams.noise_end (there " in line and "now 0.25)" in line
     assert line.count("(there") == 3
+
+
+def test_a_run_that_saved_nothing_does_not_hold_its_folder(mistake, tmp_path):
+    path = write_run(tmp_path / "run", seed=3)
+    (tmp_path / "file").touch()
+    line = mistake(*tiny.command(path), f"--config.dataset.dir={tmp_path / 'file'}")
+    assert "seed" not in line and "--config.dataset.dir=DIR" in line
 
 
 def test_a_damaged_record(mistake, tmp_path):
