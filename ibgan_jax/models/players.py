@@ -1,0 +1,144 @@
+"""The four players of IB-GAN and its baselines as Flax modules: e_psi, G_theta, q_phi, D_w."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from ibgan_jax.errors import UserError
+from ibgan_jax.models.base import ByPlayer, Hparams
+from ibgan_jax.networks.dcgan import ConvBlocks, Generator, Head, front_blocks, head_blocks
+from ibgan_jax.networks.mlp import StochasticEncoder
+
+INITIALIZERS = {
+    "normal": nn.initializers.normal(0.02),
+    "orthogonal": nn.initializers.orthogonal(column_axis=-1),
+}
+
+
+def rmsprop(learning_rate: jax.Array) -> optax.GradientTransformation:
+    """PyTorch's RMSprop(lr, alpha=0.99, eps=1e-8, momentum=0.9), which optax's own is not."""
+    return optax.chain(
+        optax.scale_by_rms(decay=0.99, eps=1e-8, eps_in_sqrt=False),
+        optax.trace(decay=0.9),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Players:
+    """Modules, variables and optimizers of e_psi, G_theta, q_phi and D_w. Defaults are dSprites'.
+
+    Attributes:
+      z_dim, r_dim: dimensions of the noise z and of the representation r.
+      channels: of the 64 x 64 images.
+      generator_width, discriminator_width: g and d of the authors' tables.
+      encoder_hidden, encoder_batch_norm: of the MLP e_psi.
+      shared_front: q_phi and D_w share their three strided blocks, trained by D's loss alone
+        (the paper's text, CelebA and Chairs), instead of two trunks (the dSprites code).
+      initializer: "normal" (0.02) or "orthogonal".
+    """
+
+    z_dim: int = 16
+    r_dim: int = 10
+    channels: int = 1
+    generator_width: int = 16
+    discriminator_width: int = 16
+    encoder_hidden: tuple[int, ...] = (32, 32)
+    encoder_batch_norm: bool = False
+    shared_front: bool = False
+    initializer: str = "normal"
+
+    players = ("encoder", "generator", "reconstructor", "discriminator")
+
+    def __post_init__(self) -> None:
+        """Raises UserError naming a setting that cannot be."""
+        if self.initializer not in INITIALIZERS:
+            known = ", ".join(INITIALIZERS)
+            raise UserError(f"network.initializer={self.initializer!r} is not one of: {known}")
+        sizes = ("z_dim", "r_dim", "channels", "generator_width", "discriminator_width")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise UserError(f"network.{name}={getattr(self, name)} must be 1 or more")
+        if any(size < 1 for size in self.encoder_hidden):
+            raise UserError(f"network.encoder_hidden={self.encoder_hidden} must be 1 or more each")
+
+    @property
+    def code_dim(self) -> int:
+        return self.r_dim
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (64, 64, self.channels)
+
+    @cached_property
+    def encoder(self) -> StochasticEncoder:
+        init = INITIALIZERS[self.initializer]
+        return StochasticEncoder(
+            self.r_dim, tuple(self.encoder_hidden), self.encoder_batch_norm, init
+        )
+
+    @cached_property
+    def generator(self) -> Generator:
+        init = INITIALIZERS[self.initializer]
+        return Generator(self.generator_width, self.channels, init)
+
+    @cached_property
+    def front(self) -> ConvBlocks:
+        """What D_w and q_phi share; the identity when they share nothing."""
+        blocks = front_blocks(self.discriminator_width) if self.shared_front else ()
+        return ConvBlocks(blocks, INITIALIZERS[self.initializer])
+
+    def _head(self, outputs: int, hidden: int) -> Head:
+        d = self.discriminator_width
+        if self.shared_front:
+            blocks, hidden = head_blocks(d, (4, 4)), 0
+        else:
+            blocks = front_blocks(d) + head_blocks(d, (8,))
+        return Head(blocks, outputs, hidden, INITIALIZERS[self.initializer])
+
+    @cached_property
+    def discriminator(self) -> Head:
+        return self._head(1, 0)
+
+    @cached_property
+    def reconstructor(self) -> Head:
+        return self._head(self.z_dim, 16 * self.discriminator_width)
+
+    def init(self, key: jax.Array) -> ByPlayer:
+        """Variables {player: {"params", "batch_stats"}}; the shared front belongs to D_w."""
+        keys = jax.random.split(key, 5)
+        images = jnp.zeros((1, *self.image_shape))
+        front = self.front.init(keys[0], images, True)
+        features = self.front.apply(front, images, False)
+        head = self.discriminator.init(keys[1], features, True)
+        made = {
+            "encoder": self.encoder.init(keys[2], jnp.zeros((1, self.z_dim)), True),
+            "generator": self.generator.init(keys[3], jnp.zeros((1, self.r_dim)), True),
+            "reconstructor": self.reconstructor.init(keys[4], features, True),
+        }
+        kinds = ("params", "batch_stats")
+        variables = {p: {k: v.get(k, {}) for k in kinds} for p, v in made.items()}
+        variables["discriminator"] = {
+            k: {"front": front.get(k, {}), "head": head.get(k, {})} for k in kinds
+        }
+        return variables
+
+    def optimizers(self, hparams: Hparams) -> dict[str, optax.GradientTransformation]:
+        """RMSProp for each player."""
+        return {player: rmsprop(hparams[f"lr_{player}"]) for player in self.players}
+
+    def generate(self, variables: ByPlayer, codes: jax.Array) -> jax.Array:
+        """G_theta(r): [B, r] -> [B, 64, 64, channels]."""
+        return self.generator.apply(variables["generator"], codes, False)
+
+    def reconstruct(self, variables: ByPlayer, images: jax.Array) -> jax.Array:
+        """q_phi's mean zhat(x): [B, 64, 64, C] -> [B, z], BatchNorm in evaluation mode."""
+        front = {kind: part["front"] for kind, part in variables["discriminator"].items()}
+        features = self.front.apply(front, images, False)
+        return self.reconstructor.apply(variables["reconstructor"], features, False)
