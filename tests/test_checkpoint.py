@@ -117,7 +117,7 @@ def test_donated_state_is_saved_as_it_was(tmp_path):
         ({1: 0.9, 2: 0.1, 3: 0.2, 4: 0.3, 5: 0.4}, [1, 4, 5], 1),
         ({1: 0.1, 2: 0.9, 3: float("nan"), 4: None, 5: float("inf")}, [2, 4, 5], 2),
         ({1: None, 2: float("nan"), 3: None}, [2, 3], None),
-        ({1: 0.5, 2: 0.1, 3: 0.5, 4: 0.1, 5: 0.1}, [3, 4, 5], 3),
+        ({1: 0.5, 2: 0.1, 3: 0.5, 4: 0.1, 5: 0.1}, [1, 4, 5], 1),
     ],
 )
 def test_retention_keeps_newest_two_and_best(tmp_path, scores, kept, best):
