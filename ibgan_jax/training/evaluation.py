@@ -104,15 +104,6 @@ def restore(
     return found[0], found[1]
 
 
-def best_step(workdir: Workdir) -> int | None:
-    """The kept checkpoint with the best score; None when none has one."""
-    checkpoints = Checkpoints(workdir.checkpoints)
-    try:
-        return checkpoints.best()
-    finally:
-        checkpoints.close()
-
-
 def progress_images(run: Run, state: TrainState, folder: Path) -> dict[str, np.ndarray]:
     """Sample and traversal pictures uint8 [H, W, C], also written as PNGs into `folder`."""
     hparams = run.model.schedule(run.hparams, state.step)
@@ -135,8 +126,8 @@ def _kl_only(model: Model, variables: ByPlayer, hparams: Hparams) -> jax.Array:
 
 
 def finish(run: Run, workdir: Workdir, log: Callable[[str], Any] = print) -> None:
-    """What training ends with: the best checkpoint scored on fresh votes, and its report."""
-    evaluate(run, workdir, best_step(workdir), log)
+    """What training ends with: the newest checkpoint scored on fresh votes, and its report."""
+    evaluate(run, workdir, None, log)
     report(run, workdir, log=log)
 
 
@@ -145,7 +136,8 @@ def report(
 ) -> None:
     """Draws figures/*.png and report.html of the checkpoint `step`.
 
-    Without `step` it is the one that scores.json is about, or else the best one, scored first.
+    Without `step` it is the one that scores.json is about, or else the newest, scored first. (Not
+    the best: a score can be best by luck long before the images are worth looking at.)
 
     Raises:
       UserError: there is no such checkpoint.
@@ -194,7 +186,7 @@ def _scores_of(run: Run, workdir: Workdir, step: int | None, log: Callable) -> d
         kept = (workdir.checkpoints / str(scores["run"]["checkpoint_step"])).is_dir()
         if kept and step in (None, scores["run"]["checkpoint_step"]):
             return scores
-    return evaluate(run, workdir, best_step(workdir) if step is None else step, log)
+    return evaluate(run, workdir, step, log)
 
 
 def _some(size: int, count: int) -> np.ndarray:
@@ -206,7 +198,7 @@ def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], step: int) -
     training = scores["training"]
     best = f"{training['best']:.3f} at {training['best_step']:,}" if training else "none"
     summary = [
-        ("FactorVAE score, this checkpoint", scores["factor_vae"]["value"]),
+        ("FactorVAE score, fresh votes", scores["factor_vae"]["value"]),
         ("best in training", best),
         ("median in training", training.get("median", "none")),
         ("last in training", training.get("last", "none")),
