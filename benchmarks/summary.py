@@ -1,6 +1,6 @@
 """Gathers finished runs of one experiment into results/NAME/, from which README's tables come.
 
-    python -m benchmarks.summary runs/quickstart-ibgan-seed* --out=results/quickstart
+    python -m benchmarks.summary runs/quickstart-ibgan-seed* --out=results/quickstart --command=...
 
 For each run it copies config.json, scores.json and metrics.jsonl, for the first one its figures
 too, and writes summary.json and summary.md with mean and standard deviation over the seeds.
@@ -45,15 +45,18 @@ def markdown(rows: dict[str, dict[str, float]]) -> str:
     for seed, values in rows.items():
         lines.append(f"| {seed} | " + " | ".join(f"{values[c]:.3g}" for c in COLUMNS) + " |")
     mean = [np.mean([v[c] for v in rows.values()]) for c in COLUMNS]
-    spread = [np.std([v[c] for v in rows.values()], ddof=1) for c in COLUMNS]
-    cells = [f"**{m:.2f}** +- {s:.2f}" for m, s in zip(mean, spread, strict=True)]
-    return "\n".join([*lines, f"| mean +- s.d. | {' | '.join(cells)} |"]) + "\n"
+    if len(rows) > 1:
+        spread = [np.std([v[c] for v in rows.values()], ddof=1) for c in COLUMNS]
+        cells = [f"**{m:.2f}** +- {s:.2f}" for m, s in zip(mean, spread, strict=True)]
+        lines.append(f"| mean +- s.d. | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--command", required=True, help="that made the runs, seed as SEED")
     options = parser.parse_args()
     rows = {}
     for number, run in enumerate(options.runs):
@@ -62,9 +65,7 @@ def main() -> None:
         copy(run, options.out / f"seed{seed}", figures=number == 0)
         rows[str(seed)] = row(run)
     summary = {
-        "command": "python launch.py --config=configs/{name}.py:{model} --config.seed=SEED".format(
-            **recorded["config"]
-        ),
+        "command": options.command,
         "commit": recorded["commit"],
         "device": recorded["device"],
         "versions": recorded["versions"],
