@@ -3,7 +3,7 @@
     python launch.py --config=configs/dsprites.py[:MODEL]
 
 beta 0.141, 150,000 steps of 64 images. The paper's Table 1 gives a FactorVAE score of 0.80 +- 0.07
-(best over a run's checkpoints, ten seeds). On 2 CPU cores it takes some eight hours.
+(best over a run's checkpoints, ten seeds). On 2 CPU cores it takes eight to twelve hours.
 """
 
 from ibgan_jax import config as defaults
