@@ -1,4 +1,4 @@
-"""IB-GAN for a laptop: all 737,280 dSprites, small networks, some minutes on two CPU cores.
+"""IB-GAN for a laptop: all 737,280 dSprites, small networks, about 20 minutes on one busy CPU core.
 
     python launch.py --config=configs/quickstart.py
 

@@ -36,7 +36,8 @@ CAPTIONS = {
 TERMS = (
     ("I_U, upper bound", "E[KL(e(r|z) || m(r))]: r cannot carry more of z than this. In nats."),
     ("I_L, lower bound", "E[log q(z|x)] + H(z): so much of z can surely be read from the image."),
-    ("active dimension", f"one whose KL to the prior is at least {ACTIVE_NATS} nats."),
+    ("active dimension", "one whose code has a variance of 0.05 or more over the data set; only "
+     f"these get votes. In traversals a grey label means a KL below {ACTIVE_NATS} nats."),
     ("FactorVAE score", "how well the code dimension that varies least gives away the factor that "
      "was held, from chance (1 / number of factors) to 1."),
     ("MIG", "mutual information gap: by how much the best dimension beats the second for each "
