@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # What may differ when a run is taken up again: how long it is and where its data lie.
 FREE_KEYS = ("train.steps", "dataset.dir")
+# Static settings of a model that are facts of its data set: a run fills them in.
+FACTS = ("channels", "dataset_size")
 KEYS = ("name", "seed", "model", "network", "dataset", "train", "hparams", "population")
 _PERIODS = ("log_every", "evaluate_every", "checkpoint_every")
 
@@ -35,16 +37,18 @@ def base(name: str, model: str) -> ConfigDict:
     config.name = name
     config.seed = 0
     config.model = model
-    config.network = ConfigDict({k: v for k, v in fields.items() if k != "channels"})
-    config.dataset = ConfigDict({"name": "dsprites", "source": "resident", "dir": "data"})
+    config.network = ConfigDict({k: v for k, v in fields.items() if k not in FACTS})
+    config.dataset = ConfigDict(
+        {"name": "dsprites", "source": "resident", "dir": "data", "seed": 0, "painting": ""}
+    )
     config.train = ConfigDict(
         {
-            "steps": 150_000,
             "batch_size": 64,
             "steps_per_dispatch": 10,
             "log_every": 100,
             "evaluate_every": 2_500,
             "checkpoint_every": 2_500,
+            **made.recipe,
         }
     )
     config.hparams = ConfigDict(dict(made.hparams))
@@ -62,33 +66,32 @@ def check(config: ConfigDict) -> None:
     missing = sorted(set(KEYS) - set(config))
     if missing:
         raise UserError(f"the config lacks {missing[0]!r}; every config has: {', '.join(KEYS)}")
-    make_model(config)
+    model = make_model(config)
     data.check(config.dataset.name, config.dataset.source)
     for key in ("steps", "batch_size", "steps_per_dispatch", *_PERIODS):
         if config.train[key] < 1:
             raise UserError(f"train.{key}={config.train[key]} must be 1 or more")
-    if config.seed < 0 or config.seed >= 2**32:
-        raise UserError(f"seed={config.seed} must be between 0 and 2**32 - 1")
+    for key, seed in (("seed", config.seed), ("dataset.seed", config.dataset.seed)):
+        if not 0 <= seed < 2**32:
+            raise UserError(f"{key}={seed} must be between 0 and 2**32 - 1")
     for key, value in config.hparams.items():
         if not math.isfinite(value) or value < 0:
             raise UserError(f"hparams.{key}={value} must be a finite number, 0 or more")
-    if config.hparams.noise_steps < 1:
-        raise UserError(f"hparams.noise_steps={config.hparams.noise_steps} must be 1 or more")
-    if config.hparams.label_low > config.hparams.label_high:
-        raise UserError("hparams.label_low must not be above hparams.label_high")
+    model.check_hparams(config.hparams.to_dict())
     for key, values in config.population.items():
         if len(values):
             raise UserError(f"population.{key}: populations are not available yet; leave it empty")
 
 
-def make_model(config: ConfigDict, **more: Any) -> models.Model:
-    """The model with the network settings of the config, and `more` of them.
+def make_model(config: ConfigDict, **facts: Any) -> models.Model:
+    """The model with the network settings of the config, and those of `facts` that it has.
 
     Raises:
       UserError: an unknown model, or a setting that it does not have or that cannot be.
     """
     network = {k: tuple(v) if isinstance(v, list) else v for k, v in config.network.items()}
-    return models.get(config.model, **network, **more)
+    fields = {field.name for field in dataclasses.fields(models.get(config.model))}
+    return models.get(config.model, **network, **{k: facts[k] for k in fields & facts.keys()})
 
 
 def steps_per_dispatch(config: ConfigDict, first_step: int) -> int:

@@ -55,3 +55,60 @@ def instance_noise(key: jax.Array, images: jax.Array, level: jax.Array) -> jax.A
     """
     noise = jax.random.normal(key, images.shape, images.dtype)
     return jnp.clip(images + level * noise, -1.0, 1.0)
+
+
+def bernoulli_reconstruction(images: jax.Array, logits: jax.Array) -> jax.Array:
+    """-log p(x|z) of Bernoulli pixels: images in [0, 1] and logits, [B, H, W, C] -> [B].
+
+    -sum (x log p + (1 - x) log(1 - p)), no constant dropped (Kingma and Welling 2014, appendix
+    C.1). For grey levels it is the cross-entropy, as disentanglement_lib uses it.
+    """
+    return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, images), axis=(1, 2, 3))
+
+
+def gaussian_log_density(x: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+    """log N(x; mean, exp(log_variance)), element by element; no constant dropped."""
+    return -0.5 * (jnp.log(2 * jnp.pi) + log_variance + (x - mean) ** 2 * jnp.exp(-log_variance))
+
+
+def total_correlation(
+    z: jax.Array, mean: jax.Array, log_variance: jax.Array, size: int, estimator: str
+) -> jax.Array:
+    """log q(z) - sum_j log q(z_j), whose mean over q(z) is the total correlation: [B, d] -> [B].
+
+    Estimated within the minibatch as beta-TCVAE does (Chen et al. 2018, Eq. S4 and S6, and their
+    code), z [B, d] being draws from q(z|x) = N(mean, diag exp(log_variance)) of B out of `size`
+    examples, no constant dropped:
+
+    - "weighted": log q(z_i) = log 1/(N B) sum_j q(z_i | x_j).
+    - "stratified": the same sum with weight 1/N for the example that made z_i, (N - B + 1) /
+      (N (B - 1)) for one other and 1/(B - 1) for the rest.
+
+    disentanglement_lib drops the weighted estimator's constant, (d - 1) log(N B), which moves no
+    gradient.
+    """
+    batch = len(z)
+    # [B, B, d]: log q of draw i's dimension under the posterior of example j.
+    each = gaussian_log_density(z[:, None], mean[None], log_variance[None])
+    weights = log_importance_weights(batch, size, estimator)
+    joint = jax.nn.logsumexp(weights + jnp.sum(each, axis=-1), axis=1)
+    marginals = jax.nn.logsumexp(weights[..., None] + each, axis=1)
+    return joint - jnp.sum(marginals, axis=-1)
+
+
+def log_importance_weights(batch: int, size: int, estimator: str) -> jax.Array:
+    """The logarithms of the weights of q(z_i | x_j) in q(z_i), [B, B]; see `total_correlation`."""
+    if estimator == "weighted":
+        return jnp.full((batch, batch), -jnp.log(float(size) * batch))
+    rest, other = 1.0 / (batch - 1), (size - batch + 1) / (size * (batch - 1))
+    own = jnp.arange(batch)
+    weights = jnp.full((batch, batch), rest).at[own, (own + 1) % batch].set(other)
+    return jnp.log(weights.at[own, own].set(1.0 / size))
+
+
+def permute_dimensions(key: jax.Array, z: jax.Array) -> jax.Array:
+    """Draws from the product of marginals: every dimension of z [B, d] permuted over the batch.
+
+    Algorithm 1 of FactorVAE (Kim and Mnih 2018).
+    """
+    return jax.random.permutation(key, z, axis=0, independent=True)

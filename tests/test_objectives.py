@@ -182,3 +182,81 @@ class ReparametriseTest(chex.TestCase):
         to_mean, to_log_variance = self.variant(jax.grad(total, (0, 1)))(mean, log_variance)
         np.testing.assert_allclose(to_mean, 1.0)
         np.testing.assert_allclose(to_log_variance, (r - mean) / 2, rtol=1e-4, atol=1e-6)
+
+
+class TotalCorrelationTest(chex.TestCase):
+    @variants
+    @parameterized.parameters("weighted", "stratified")
+    def test_of_one_posterior_for_all_examples(self, estimator):
+        """Its dimensions are independent; the weighted estimate is off by (d - 1) log N exactly."""
+        size = 1000
+        mean, log_variance = jnp.tile(normal(0, 1, DIM), (BATCH, 1)), jnp.full((BATCH, DIM), -0.4)
+        z = normal(1, BATCH, DIM)
+        made = self.variant(objectives.total_correlation, static_argnums=(3, 4))(
+            z, mean, log_variance, size, estimator
+        )
+        chex.assert_shape(made, (BATCH,))
+        expected = {"weighted": (DIM - 1) * np.log(size), "stratified": 0.0}[estimator]
+        np.testing.assert_allclose(made, np.full(BATCH, expected), rtol=1e-6, atol=2e-5)
+
+    @parameterized.parameters(1, 2)
+    def test_of_one_dimension_is_zero(self, seed):
+        z, mean = normal(seed, 50, 1), normal(seed + 10, 50, 1)
+        for estimator in ("weighted", "stratified"):
+            made = objectives.total_correlation(z, mean, jnp.zeros((50, 1)), 99, estimator)
+            np.testing.assert_allclose(made, np.zeros(50), atol=1e-5)
+
+    def test_of_correlated_gaussians_approaches_the_closed_form(self):
+        """q(z) = N(0, C + s^2): TC = -1/2 log(1 - rho^2), with the whole data set as one batch."""
+        count, rho, noise = 3000, 0.8, 0.5
+        mean = np.random.default_rng(0).multivariate_normal([0, 0], [[1, rho], [rho, 1]], count)
+        log_variance = np.full((count, 2), 2 * np.log(noise))
+        z = mean + noise * np.random.default_rng(1).normal(size=mean.shape)
+        made = objectives.total_correlation(
+            jnp.asarray(z), jnp.asarray(mean), jnp.asarray(log_variance), count, "stratified"
+        )
+        total = rho / (1 + noise**2)
+        assert abs(float(jnp.mean(made)) + 0.5 * np.log(1 - total**2)) < 0.02
+        # Weighted, log q(z) and each log q(z_j) are too low by log N: d - 1 of them remain.
+        weighted = objectives.total_correlation(
+            jnp.asarray(z), jnp.asarray(mean), jnp.asarray(log_variance), count, "weighted"
+        )
+        np.testing.assert_allclose(weighted - np.log(count), made, atol=0.05)
+
+    @parameterized.parameters((2, 10), (6, 6), (64, 737_280))
+    def test_stratified_weights_are_a_distribution(self, batch, size):
+        weights = np.exp(objectives.log_importance_weights(batch, size, "stratified"))
+        np.testing.assert_allclose(weights.sum(axis=1), np.ones(batch), rtol=1e-5)
+        np.testing.assert_allclose(np.diag(weights), np.full(batch, 1 / size), rtol=1e-5)
+
+
+class DensityTest(chex.TestCase):
+    @variants
+    def test_gaussian_log_density(self):
+        x, mean, log_variance = normal(0, BATCH, DIM), normal(1, BATCH, DIM), normal(2, BATCH, DIM)
+        made = self.variant(objectives.gaussian_log_density)(x, mean, log_variance)
+        expected = stats.norm(mean, np.exp(np.asarray(log_variance) / 2)).logpdf(x)
+        np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)
+
+    @variants
+    def test_bernoulli_reconstruction(self):
+        logits = normal(0, 2, 4, 4, 1)
+        images = jnp.asarray(np.random.default_rng(1).integers(0, 2, (2, 4, 4, 1)), jnp.float32)
+        made = self.variant(objectives.bernoulli_reconstruction)(images, logits)
+        chex.assert_shape(made, (2,))
+        p = 1 / (1 + np.exp(-np.asarray(logits)))
+        expected = -stats.bernoulli(p).logpmf(np.asarray(images, int)).sum(axis=(1, 2, 3))
+        np.testing.assert_allclose(made, expected, rtol=1e-5)
+
+
+class PermutationTest(chex.TestCase):
+    @variants
+    def test_every_dimension_is_permuted_by_itself(self):
+        z = normal(0, 200, 3)
+        made = self.variant(objectives.permute_dimensions)(jax.random.key(0), z)
+        np.testing.assert_array_equal(np.sort(made, axis=0), np.sort(z, axis=0))
+        moved = np.argsort(np.argsort(np.asarray(made), axis=0), axis=0)
+        assert len({tuple(column) for column in moved.T}) == 3
+        correlated = jnp.concatenate([z, z], axis=1)
+        apart = objectives.permute_dimensions(jax.random.key(1), correlated)
+        assert abs(np.corrcoef(apart[:, 0], apart[:, 3])[0, 1]) < 0.3

@@ -18,7 +18,7 @@ from ibgan_jax.models.ibgan import DEFAULT_HPARAMS, IBGAN
 from ibgan_jax.training.state import create
 from ibgan_jax.training.step import make_train_steps, train_step
 
-MODEL = IBGAN(4, 3, generator_width=2, discriminator_width=2, encoder_hidden=(6, 5))
+MODEL = IBGAN(z_dim=4, r_dim=3, generator_width=2, discriminator_width=2, encoder_hidden=(6, 5))
 BATCH, STEPS = 4, 3
 TOLERANCE = 1e-6  # differences between programs that round otherwise; wanted is 1e-5
 HPARAMS = {"lr_discriminator": 1e-4, "noise_end": 0.2, "noise_steps": 4.0}

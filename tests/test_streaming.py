@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from ibgan_jax.data import sprites
+from ibgan_jax import data
+from ibgan_jax.data import sprites, variants
 from ibgan_jax.data.dataset import ResidentDataset
 from ibgan_jax.data.order import Order
 from ibgan_jax.errors import UserError
@@ -94,6 +95,25 @@ def test_same_images_at_the_same_steps(streamed, resident, first, steps):
         decoded[dataset.source] = np.concatenate([decode(dataset.arrays, b) for b in batches])
     assert decoded["stream"].shape == (40 - first, 16, 64, 64, 1)
     np.testing.assert_array_equal(decoded["stream"], decoded["resident"])
+
+
+@pytest.mark.parametrize("name", data.NAMES)
+def test_variants_are_those_of_the_resident(directory, name):
+    variant = variants.make(name, seed=2)
+    streamed = open_stream(directory, quiet, SIZES, never, name, variant)
+    resident = ResidentDataset(small_records(), name, sprites.FACTOR_NAMES, SIZES, variant=variant)
+    assert streamed.name == name
+    assert streamed.factor_names == resident.factor_names
+    assert streamed.image_shape == resident.image_shape
+    decoded = []
+    for dataset in (streamed, resident):
+        decode = jax.jit(dataset.decode)
+        batches = dataset.batches(Order(180, 5), 3, 9, 2, 8)
+        decoded.append(np.concatenate([decode(dataset.arrays, b) for b in batches]))
+    np.testing.assert_array_equal(*decoded)
+    factors = resident.factors_of([3, 150])
+    np.testing.assert_array_equal(streamed.factors_of([3, 150]), factors)
+    np.testing.assert_array_equal(streamed.images(factors), resident.images(factors))
 
 
 def test_no_steps(streamed):

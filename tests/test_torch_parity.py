@@ -237,7 +237,14 @@ def relative(actual, expected):
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own trunks", "shared front"])
 def test_five_updates_equal_pytorch(shared):
-    model = IBGAN(Z, R, 1, WIDTH, WIDTH, encoder_hidden=(6, 5), shared_front=shared)
+    model = IBGAN(
+        z_dim=Z,
+        r_dim=R,
+        generator_width=WIDTH,
+        discriminator_width=WIDTH,
+        encoder_hidden=(6, 5),
+        shared_front=shared,
+    )
     hparams = {k: jnp.asarray(v, jnp.float64) for k, v in (DEFAULT_HPARAMS | NUMBERS).items()}
     before = scattered(jax.eval_shape(model.init, jax.random.key(0)), 1)
     params, stats = ({p: v[c] for p, v in before.items()} for c in ("params", "batch_stats"))

@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT)] * (str(ROOT) not in sys.path)
 from configs import quickstart  # noqa: E402
 from ibgan_jax import config as configs  # noqa: E402
 from ibgan_jax import data  # noqa: E402
-from ibgan_jax.data import sprites  # noqa: E402
+from ibgan_jax.data import sprites, variants  # noqa: E402
 from ibgan_jax.data.dataset import ResidentDataset  # noqa: E402
 from ibgan_jax.metrics import factor_vae  # noqa: E402
 from ibgan_jax.training import evaluation, loop  # noqa: E402
@@ -52,15 +52,16 @@ def records():
     return np.packbits(sprites.render(factors), axis=-1).reshape(180, 512)
 
 
-def load(name, source, directory, log=print, sharding=None):
+def load(name, source, directory, log=print, sharding=None, seed=0, painting=""):
     """`ibgan_jax.data.load` for one image in 4,096 of dSprites."""
     data.check(name, source)
+    variant = variants.make(name, seed, painting)
     if source == "stream":
         from ibgan_jax.data.streaming import open_stream
 
-        return open_stream(Path(directory), log, FACTOR_SIZES, records)
+        return open_stream(Path(directory), log, FACTOR_SIZES, records, name, variant, sharding)
     names = sprites.FACTOR_NAMES
-    return ResidentDataset(records(), name, names, FACTOR_SIZES, source, sharding)
+    return ResidentDataset(records(), name, names, FACTOR_SIZES, source, sharding, variant)
 
 
 def shrink(put=setattr):

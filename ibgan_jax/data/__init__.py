@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ibgan_jax.data.variants import NAMES
 from ibgan_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
     from ibgan_jax.data.dataset import Dataset
 
-NAMES = ("dsprites",)
 SOURCES = ("resident", "stream", "tfds")
 
 
@@ -31,6 +31,8 @@ def load(
     directory: str | Path,
     log: Callable[[str], None] = print,
     sharding: jax.sharding.Sharding | None = None,
+    seed: int = 0,
+    painting: str = "",
 ) -> Dataset:
     """Open data set `name` (one of NAMES), fed from `source` (one of SOURCES).
 
@@ -38,18 +40,21 @@ def load(
     - "stream": the same images read from ArrayRecord files under `directory` as training goes.
     - "tfds": the images of an already prepared TFDS data set in `directory`, then resident.
 
-    Raises UserError for an unknown name or source, or a directory that cannot serve.
+    All names show the same sprites. What a variant adds at random follows from `seed`, and
+    `painting` is the picture file behind scream_dsprites ("": a generated stand-in).
+    Raises UserError for an unknown name or source, or a directory or painting that cannot serve.
     """
     check(name, source)
     directory = Path(directory)
     # Imported here so that the resident path needs neither Grain nor TensorFlow Datasets.
-    from ibgan_jax.data import packed, sprites
+    from ibgan_jax.data import packed, sprites, variants
     from ibgan_jax.data.dataset import ResidentDataset
 
+    variant = variants.make(name, seed, painting)
     if source == "stream":
         from ibgan_jax.data.streaming import open_stream
 
-        return open_stream(directory, log)
+        return open_stream(directory, log, name=name, variant=variant, sharding=sharding)
     if source == "tfds":
         from ibgan_jax.data.prepared import load_prepared
 
@@ -57,5 +62,5 @@ def load(
     else:
         records = packed.load_packed(directory, log)
     return ResidentDataset(
-        records, name, sprites.FACTOR_NAMES, sprites.FACTOR_SIZES, source, sharding
+        records, name, sprites.FACTOR_NAMES, sprites.FACTOR_SIZES, source, sharding, variant
     )

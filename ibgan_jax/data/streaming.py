@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ibgan_jax.data import packed, sprites
-from ibgan_jax.data.dataset import Batch, Dataset
+from ibgan_jax.data.dataset import PLAIN, Batch, Dataset
 from ibgan_jax.data.order import Order, batch_indices
+from ibgan_jax.data.variants import Variant
 from ibgan_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,12 +45,13 @@ class StreamedDataset(Dataset):
         name: str,
         factor_names: tuple[str, ...],
         factor_sizes: tuple[int, ...],
+        variant: Variant = PLAIN,
+        sharding: jax.sharding.Sharding | None = None,
     ) -> None:
         """`reader` gives the record of each index. Raises ValueError if it holds too few."""
-        super().__init__(name, factor_names, factor_sizes)
+        super().__init__(name, factor_names, factor_sizes, variant, sharding)
         if len(reader) != self.size:
             raise ValueError(f"{len(reader)} records for {self.size} combinations of factors")
-        self.arrays = {}
         self._reader = reader
 
     def lookup(self, indices: ArrayLike) -> Batch:
@@ -140,12 +142,16 @@ def open_stream(
     log: Callable[[str], None] = print,
     factor_sizes: tuple[int, ...] = sprites.FACTOR_SIZES,
     records: Callable[[], NDArray[np.uint8]] | None = None,
+    name: str = "dsprites",
+    variant: Variant = PLAIN,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> StreamedDataset:
     """dSprites from ArrayRecord files under `directory`, which are written on first use.
 
     `records()` gives uint8 [N, 512] to write, by default the rendered set that `packed` keeps in
-    the same directory. Raises UserError when Grain or TFDS is missing, when the files cannot be
-    written, or when they are damaged.
+    the same directory. `variant` shows them, and `sharding` places its arrays.
+    Raises UserError when Grain or TFDS is missing, when the files cannot be written, or when they
+    are damaged.
     """
     try:
         import grain  # noqa: F401 - said here rather than at the first batch
@@ -172,7 +178,7 @@ def open_stream(
         made = (records or functools.partial(packed.load_packed, directory, log))()
         _prepare(builder(lambda: made), directory, log)
     reader = _open_reader(builder(), factor_sizes)
-    return StreamedDataset(reader, "dsprites", sprites.FACTOR_NAMES, factor_sizes)
+    return StreamedDataset(reader, name, sprites.FACTOR_NAMES, factor_sizes, variant, sharding)
 
 
 def _is_prepared(builder: DspritesPacked) -> bool:

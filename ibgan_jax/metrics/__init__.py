@@ -1,5 +1,37 @@
 """HOW GOOD it is: scores of a representation against the factors that made the images."""
 
-from ibgan_jax.metrics.factor_vae import Score, factor_vae_score
+from ibgan_jax.metrics.beta_vae import beta_vae_of, beta_vae_score
+from ibgan_jax.metrics.dci import completeness, dci, dci_of, disentanglement
+from ibgan_jax.metrics.encoding import Encoder, FactorDataset
+from ibgan_jax.metrics.factor_vae import FactorVaeScore, factor_vae_of, factor_vae_score
+from ibgan_jax.metrics.mig import mig, mig_of, posterior_mig_of
+from ibgan_jax.metrics.modularity import modularity, modularity_of
+from ibgan_jax.metrics.sap import sap, sap_of
+from ibgan_jax.metrics.score import Result, Score
+from ibgan_jax.metrics.suite import METRICS, PROTOCOLS, evaluate_all
 
-__all__ = ["Score", "factor_vae_score"]
+__all__ = [
+    "METRICS",
+    "PROTOCOLS",
+    "Encoder",
+    "FactorDataset",
+    "FactorVaeScore",
+    "Result",
+    "Score",
+    "beta_vae_of",
+    "beta_vae_score",
+    "completeness",
+    "dci",
+    "dci_of",
+    "disentanglement",
+    "evaluate_all",
+    "factor_vae_of",
+    "factor_vae_score",
+    "mig",
+    "mig_of",
+    "modularity",
+    "modularity_of",
+    "posterior_mig_of",
+    "sap",
+    "sap_of",
+]

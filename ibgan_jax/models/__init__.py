@@ -7,9 +7,21 @@ from typing import Any
 
 from ibgan_jax.errors import UserError
 from ibgan_jax.models.base import Model
+from ibgan_jax.models.beta_tcvae import BetaTCVAE
+from ibgan_jax.models.factor_vae import FactorVAE
 from ibgan_jax.models.ibgan import IBGAN
+from ibgan_jax.models.infogan import GAN, InfoGAN
+from ibgan_jax.models.vae import VAE, BetaVAE
 
-_MODELS: dict[str, type] = {"ibgan": IBGAN}
+_MODELS: dict[str, type] = {
+    "gan": GAN,
+    "infogan": InfoGAN,
+    "ibgan": IBGAN,
+    "vae": VAE,
+    "beta_vae": BetaVAE,
+    "factor_vae": FactorVAE,
+    "beta_tcvae": BetaTCVAE,
+}
 NAMES = tuple(_MODELS)
 
 

@@ -16,13 +16,33 @@ class Model(Protocol):
     """A set of named players, each a Flax module with its own parameters and optimizer.
 
     The numbers in `hparams` are traced, so that changing one compiles nothing anew and a
-    population can be `vmap`ped over them.
+    population can be `vmap`ped over them. A model is a frozen dataclass whose fields are its static
+    settings; a field that names a fact of the data (`channels`, `dataset_size`) is set by the run.
+
+    Attributes:
+      players: in the order in which they are named everywhere.
+      code_dim: d, dimensions of a code.
+      hparams: the traced numbers' defaults.
+      grid: the published values of the system's own weight, hparam -> values.
+      recipe: defaults of the config's `train`, as published.
+      batches: how many batches a step takes, stacked along the first axis of its images.
+      headline: metrics shown beside the progress bar.
+      share: what `bounds` calls the nats [d] that each dimension carries.
+      symbol: the letter of a code's dimensions in pictures.
     """
 
     players: tuple[str, ...]
     code_dim: int
     hparams: dict[str, float]
+    grid: dict[str, tuple[float, ...]]
+    recipe: dict[str, Any]
+    batches: int
     headline: tuple[str, ...]
+    share: str
+    symbol: str
+
+    def check_hparams(self, hparams: dict[str, float]) -> None:
+        """Raises UserError naming finite numbers, 0 or more each, that do not fit together."""
 
     def init(self, key: jax.Array) -> ByPlayer:
         """Variables {player: {"params": ..., "batch_stats": ...}}."""
@@ -50,6 +70,9 @@ class Model(Protocol):
         """Images [B, H, W, C] in [-1, 1] -> codes [B, d], deterministic."""
 
     def bounds(
-        self, variables: ByPlayer, key: jax.Array, count: int, hparams: Hparams
+        self, variables: ByPlayer, key: jax.Array, images: jax.Array, hparams: Hparams
     ) -> dict[str, jax.Array]:
-        """Means over `count` draws of the model's information figures, in evaluation mode."""
+        """The model's information figures [] and its `share` [d], in nats, in evaluation mode.
+
+        They are means over real images [B, H, W, C], or over as many draws of the model's own.
+        """

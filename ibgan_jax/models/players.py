@@ -1,4 +1,4 @@
-"""The four players of IB-GAN and its baselines as Flax modules: e_psi, G_theta, q_phi, D_w."""
+"""What IB-GAN shares with its baselines: G_theta, q_phi and D_w as Flax modules."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from flax import linen as nn
 from ibgan_jax.errors import UserError
 from ibgan_jax.models.base import ByPlayer, Hparams
 from ibgan_jax.networks.dcgan import ConvBlocks, Generator, Head, front_blocks, head_blocks
-from ibgan_jax.networks.mlp import StochasticEncoder
 
 INITIALIZERS = {
     "normal": nn.initializers.normal(0.02),
     "orthogonal": nn.initializers.orthogonal(column_axis=-1),
 }
+
+
+def check_sizes(settings: object) -> None:
+    """Raises UserError naming a size among a model's settings that is not 1 or more."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        sizes = value if isinstance(value, tuple) else (value,)
+        if any(type(size) is int and size < 1 for size in sizes):
+            raise UserError(f"network.{field.name}={value} must be 1 or more")
 
 
 def rmsprop(learning_rate: jax.Array) -> optax.GradientTransformation:
@@ -32,56 +40,41 @@ def rmsprop(learning_rate: jax.Array) -> optax.GradientTransformation:
 
 @dataclasses.dataclass(frozen=True)
 class Players:
-    """Modules, variables and optimizers of e_psi, G_theta, q_phi and D_w. Defaults are dSprites'.
+    """Modules, variables and optimizers of G_theta, q_phi and D_w. Defaults are dSprites'.
 
     Attributes:
-      z_dim, r_dim: dimensions of the noise z and of the representation r.
+      z_dim: dimensions of the noise z.
       channels: of the 64 x 64 images.
       generator_width, discriminator_width: g and d of the authors' tables.
-      encoder_hidden, encoder_batch_norm: of the MLP e_psi.
       shared_front: q_phi and D_w share their three strided blocks, trained by D's loss alone
         (the paper's text, CelebA and Chairs), instead of two trunks (the dSprites code).
       initializer: "normal" (0.02) or "orthogonal".
     """
 
-    z_dim: int = 16
-    r_dim: int = 10
+    z_dim: int = 10
     channels: int = 1
     generator_width: int = 16
     discriminator_width: int = 16
-    encoder_hidden: tuple[int, ...] = (32, 32)
-    encoder_batch_norm: bool = False
     shared_front: bool = False
     initializer: str = "normal"
 
-    players = ("encoder", "generator", "reconstructor", "discriminator")
+    players = ("generator", "reconstructor", "discriminator")
 
     def __post_init__(self) -> None:
         """Raises UserError naming a setting that cannot be."""
         if self.initializer not in INITIALIZERS:
             known = ", ".join(INITIALIZERS)
             raise UserError(f"network.initializer={self.initializer!r} is not one of: {known}")
-        sizes = ("z_dim", "r_dim", "channels", "generator_width", "discriminator_width")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise UserError(f"network.{name}={getattr(self, name)} must be 1 or more")
-        if any(size < 1 for size in self.encoder_hidden):
-            raise UserError(f"network.encoder_hidden={self.encoder_hidden} must be 1 or more each")
+        check_sizes(self)
 
     @property
     def code_dim(self) -> int:
-        return self.r_dim
+        """Dimensions of what G_theta takes: z itself, where no encoder stands between."""
+        return self.z_dim
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return (64, 64, self.channels)
-
-    @cached_property
-    def encoder(self) -> StochasticEncoder:
-        init = INITIALIZERS[self.initializer]
-        return StochasticEncoder(
-            self.r_dim, tuple(self.encoder_hidden), self.encoder_batch_norm, init
-        )
 
     @cached_property
     def generator(self) -> Generator:
@@ -118,8 +111,7 @@ class Players:
         features = self.front.apply(front, images, False)
         head = self.discriminator.init(keys[1], features, True)
         made = {
-            "encoder": self.encoder.init(keys[2], jnp.zeros((1, self.z_dim)), True),
-            "generator": self.generator.init(keys[3], jnp.zeros((1, self.r_dim)), True),
+            **self._init_sources(keys[2], keys[3]),
             "reconstructor": self.reconstructor.init(keys[4], features, True),
         }
         kinds = ("params", "batch_stats")
@@ -128,6 +120,11 @@ class Players:
             k: {"front": front.get(k, {}), "head": head.get(k, {})} for k in kinds
         }
         return variables
+
+    def _init_sources(self, key_e: jax.Array, key_g: jax.Array) -> ByPlayer:
+        """Variables of the players that make images of z."""
+        del key_e
+        return {"generator": self.generator.init(key_g, jnp.zeros((1, self.code_dim)), True)}
 
     def optimizers(self, hparams: Hparams) -> dict[str, optax.GradientTransformation]:
         """RMSProp for each player."""

@@ -3,7 +3,7 @@
 Only `views` knows of models; the rest takes NumPy arrays and records and makes files.
 """
 
-from ibgan_jax.reports.curves import best_and_median, convergence_figure, curves_figure
+from ibgan_jax.reports.curves import SHARE_NAMES, best_and_median, convergence_figure, curves_figure
 from ibgan_jax.reports.figures import (
     ACTIVE_NATS,
     save_png,
@@ -13,15 +13,18 @@ from ibgan_jax.reports.figures import (
     votes_figure,
 )
 from ibgan_jax.reports.html import CAPTIONS, write_report
-from ibgan_jax.reports.views import TRAVERSAL, samples, traversals
+from ibgan_jax.reports.views import ROW, TRAVERSAL, reconstructions, samples, traversals
 
 __all__ = [
     "ACTIVE_NATS",
     "CAPTIONS",
+    "ROW",
+    "SHARE_NAMES",
     "TRAVERSAL",
     "best_and_median",
     "convergence_figure",
     "curves_figure",
+    "reconstructions",
     "samples",
     "save_png",
     "tile",

@@ -22,6 +22,7 @@ Records = Sequence[Mapping[str, object]]
 Label = tuple[float, str, str]  # height in data units, text, colour
 
 SCORE_NAMES = {"score/factor_vae": "FactorVAE score", "score/mig": "MIG"}
+SHARE_NAMES = {"kl": "KL", "information": "share"}  # of what single dimensions carry
 SMOOTH_ABOVE = 200  # points; below that a curve is drawn as it is
 
 
@@ -48,17 +49,26 @@ def best_and_median(records: Records, key: str) -> tuple[int, float, float, floa
     return int(steps[best]), float(values[best]), float(np.median(values)), float(values[-1])
 
 
-def convergence_figure(path: str | Path, records: Records, score_key: str, dims: int) -> None:
-    """Draws the bounds and each dimension's KL over the score, as Fig. 4 of Jeon et al. (2021).
+def convergence_figure(
+    path: str | Path,
+    records: Records,
+    score_key: str,
+    dims: int,
+    share: str = "kl",
+    symbol: str = "r",
+) -> None:
+    """Draws the bounds and each dimension's share over the score, as Fig. 4 of Jeon et al. (2021).
 
     Args:
       path: the PNG to write.
-      records: of `metrics.jsonl`, with any of `bounds/upper`, `bounds/lower`, `kl/0` .. (nats)
-        and `score_key`.
+      records: of `metrics.jsonl`, with any of `bounds/upper`, `bounds/lower`, `{share}/0` ..
+        (nats) and `score_key`.
       score_key: the score of the lower panel, such as "score/factor_vae", in [0, 1].
-      dims: how many `kl/i` there are.
+      dims: how many `{share}/i` there are.
+      share: the tag of what single dimensions carry, one of SHARE_NAMES.
+      symbol: the letter of a dimension.
 
-    Dimensions that end under `ACTIVE_NATS` are pale and unnamed. Bounds and KLs of more than
+    Dimensions that end under `ACTIVE_NATS` are pale and unnamed. Curves of more than
     `SMOOTH_ABOVE` points are drawn as in `curves_figure`.
     """
     with canvas(path, 8.6, 6.0) as figure:
@@ -68,7 +78,7 @@ def convergence_figure(path: str | Path, records: Records, score_key: str, dims:
         figure.subplots_adjust(left=0.08, right=0.845, top=0.955, bottom=0.085)
         upper.set_title("Information bounds")
         upper.set_ylabel("nats")
-        labels = _draw_bounds(upper, records, dims)
+        labels = _draw_bounds(upper, records, dims, share, symbol)
         upper.set_ylim(bottom=min(0, upper.get_ylim()[0]))
         _end_labels(upper, labels)
         name = SCORE_NAMES.get(score_key, score_key)
@@ -120,12 +130,12 @@ def curves_figure(
 # --------------------------------------------------------------------------------------- panels
 
 
-def _draw_bounds(axes: Axes, records: Records, dims: int) -> list[Label]:
-    """Draws both bounds and every KL; returns the labels for their ends."""
+def _draw_bounds(axes: Axes, records: Records, dims: int, share: str, symbol: str) -> list[Label]:
+    """Draws both bounds and every share; returns the labels for their ends."""
     labels: list[Label] = []
     active = 0
     for i in range(dims):
-        steps, values = series(records, f"kl/{i}")
+        steps, values = series(records, f"{share}/{i}")
         if not len(values):
             continue
         if values[-1] < ACTIVE_NATS:
@@ -134,7 +144,7 @@ def _draw_bounds(axes: Axes, records: Records, dims: int) -> list[Label]:
         colour = PALETTE[active % len(PALETTE)]
         dash = "-" if active < len(PALETTE) else (0, (4, 1.5))
         end = _line(axes, steps, values, color=colour, linewidth=1.2, linestyle=dash)
-        labels.append((end, f"KL of $r_{{{i}}}$", colour))
+        labels.append((end, f"{SHARE_NAMES[share]} of ${symbol}_{{{i}}}$", colour))
         active += 1
     for key, text, colour in (
         ("bounds/upper", r"upper bound $I_U$", INK),

@@ -143,24 +143,26 @@ def traversal_image(images: np.ndarray) -> np.ndarray:
 def traversal_figure(
     path: str | Path,
     images: np.ndarray,
-    kl: np.ndarray | None,
+    nats: np.ndarray | None,
     values: Sequence[float],
     names: Sequence[str] | None = None,
+    share: str = "KL",
 ) -> None:
     """Draws traversals [D, T, H, W, C] in [-1, 1]: a row a dimension, in the order given.
 
     Args:
       path: the PNG to write.
       images: row i shows the dimension `names[i]` moved through `values`, the others held.
-      kl: [D] nats, KL of each dimension to its prior; None or NaN where there is no encoder.
+      nats: [D] what each dimension carries; None or NaN where nobody knows.
       values: [T] what the dimension is set to.
       names: [D] row labels; r0, r1, ... when None.
+      share: what `nats` are, such as the KL of each dimension to its prior.
 
     Rows with less than `ACTIVE_NATS` have grey labels. Raises ValueError if lengths disagree.
     """
     images = _shrink(np.asarray(images, np.float32), 256)
     rows, steps = images.shape[:2]
-    names, kl = _rows(rows, names, kl)
+    names, nats = _rows(rows, names, nats)
     if len(values) != steps:
         raise ValueError(f"the traversals have {steps} columns, but there are {len(values)} values")
     grid = traversal_image(images)
@@ -175,9 +177,9 @@ def traversal_figure(
     side, above = (left - 14) / width, (margin + high + 12) / height
     with canvas(path, width / DPI, height / DPI) as figure:
         figure.figimage(pixels, left, margin)
-        for name, nats, y in zip(names, kl, ys, strict=True):
-            label = name if np.isnan(nats) else f"{name}  KL {nats:.2f}"
-            colour = "#9a9a9a" if nats < ACTIVE_NATS else INK
+        for name, carried, y in zip(names, nats, ys, strict=True):
+            label = name if np.isnan(carried) else f"{name}  {share} {carried:.2f}"
+            colour = "#9a9a9a" if carried < ACTIVE_NATS else INK
             figure.text(side, y, label, ha="right", va="center", color=colour)
         figure.text(side, above, "set to", ha="right", va="bottom", color=GREY)
         for value, x in zip(values, xs, strict=True):
@@ -185,14 +187,14 @@ def traversal_figure(
 
 
 def _rows(
-    rows: int, names: Sequence[str] | None, kl: np.ndarray | None
+    rows: int, names: Sequence[str] | None, nats: np.ndarray | None
 ) -> tuple[Sequence[str], np.ndarray]:
-    """The name and KL of each row, where None stands for r0, r1, ... and for NaN."""
+    """The name and share of each row, where None stands for r0, r1, ... and for NaN."""
     names = [f"r{i}" for i in range(rows)] if names is None else names
-    kl = np.full(rows, np.nan) if kl is None else np.asarray(kl, float)
-    if (len(names), len(kl)) != (rows, rows):
-        raise ValueError(f"{rows} traversals, but {len(names)} names and {len(kl)} KLs")
-    return names, kl
+    nats = np.full(rows, np.nan) if nats is None else np.asarray(nats, float)
+    if (len(names), len(nats)) != (rows, rows):
+        raise ValueError(f"{rows} traversals, but {len(names)} names and {len(nats)} shares")
+    return names, nats
 
 
 def _shrink(images: np.ndarray, most: int) -> np.ndarray:

@@ -19,11 +19,13 @@ from ibgan_jax.reports.figures import ACTIVE_NATS, atomic
 CAPTIONS = {
     "samples": "Images the generator makes from random codes. They should be as varied as the "
     "data, and no two alike: many copies of one image mean that the generator has collapsed.",
-    "traversal": "Each row moves one dimension of the code r through the values at the top and "
+    "reconstructions": "Each real image with, below it, what is generated from its representation. "
+    "What differs is what the representation does not say.",
+    "traversal": "Each row moves one dimension of the code through the values at the top and "
     "holds all others. In a disentangled model one row changes one thing: the position, the size, "
-    "the shape. KL says in nats how much the dimension carries; grey rows carry nothing.",
-    "convergence": "Above: what r tells of the noise z is at most I_U, and what can be read back "
-    "from the images is at least I_L; the thin lines are the share of each dimension in I_U. "
+    "the shape. The number says how many nats the dimension carries; grey rows carry nothing.",
+    "convergence": "Above: what the code carries is at most I_U, and what can be read back from "
+    "generated images is at least I_L; the thin lines are the share of each dimension. "
     "Below: the disentanglement score at each evaluation. The dashed line marks the best.",
     "curves": "Losses, the discriminator's mean output on real images, D(x), and on generated "
     "ones, D(G), the instance noise and the speed. D(x) near 1 with D(G) near 0 means that the "
@@ -34,8 +36,10 @@ CAPTIONS = {
 }
 
 TERMS = (
-    ("I_U, upper bound", "E[KL(e(r|z) || m(r))]: r cannot carry more of z than this. In nats."),
+    ("I_U, upper bound", "E[KL(e(r|z) || m(r))] for IB-GAN, E[KL(q(z|x) || p(z))] for a VAE: the "
+     "code cannot carry more than this. In nats."),
     ("I_L, lower bound", "E[log q(z|x)] + H(z): so much of z can surely be read from the image."),
+    ("ELBO", "E[log p(x|z)] - KL(q(z|x) || p(z)), a VAE's lower bound of log p(x). In nats."),
     ("active dimension", "one whose code has a variance of 0.05 or more over the data set; only "
      f"these get votes. In traversals a grey label means a KL below {ACTIVE_NATS} nats."),
     ("FactorVAE score", "how well the code dimension that varies least gives away the factor that "

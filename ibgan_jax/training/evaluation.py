@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ibgan_jax.training.telemetry import read_metrics
 from ibgan_jax.training.workdir import Workdir
 
 SCORE = "score/factor_vae"
+INFORMATION = {"lower_bound": "I_L", "upper_bound": "I_U", "elbo": "ELBO"}  # on the page's cards
 # The same votes at every evaluation of every run, so that curves compare; `evaluate` draws others,
 # so that a checkpoint chosen by its score is not judged by the votes that chose it.
 TRAINING_KEY, EVALUATION_KEY = 0, 1
@@ -35,13 +36,17 @@ def score(run: Run, variables: ByPlayer, key: int) -> metrics.Score:
 
 
 def bounds(run: Run, state: TrainState, key: int) -> dict[str, Any]:
-    """I_L, I_U and KL_i over BOUND_DRAWS draws, in nats, at the noise level of the state's step."""
-    batches = BOUND_DRAWS // BOUND_BATCH
+    """The model's information figures over BOUND_DRAWS real images or draws, in nats.
+
+    At the noise level of the state's step, where there is one.
+    """
     hparams = run.model.schedule(run.hparams, state.step)
-    compute = jax.jit(run.model.bounds, static_argnums=2)
+    compute = jax.jit(run.model.bounds)
+    indices = _some(run.dataset.size, BOUND_DRAWS).reshape(-1, BOUND_BATCH)
+    keys = jax.random.split(jax.random.key(key), len(indices))
     parts = [
-        compute(state.variables, k, BOUND_BATCH, hparams)
-        for k in jax.random.split(jax.random.key(key), batches)
+        compute(state.variables, k, _examples(run, batch), hparams)
+        for k, batch in zip(keys, indices, strict=True)
     ]
     mean = jax.tree.map(lambda *x: np.mean(np.stack(x), axis=0), *map(jax.device_get, parts))
     return {name: value.tolist() for name, value in mean.items()}
@@ -59,7 +64,6 @@ def evaluate(
     factor_vae = score(run, state.variables, EVALUATION_KEY).as_dict()
     information = bounds(run, state, EVALUATION_KEY)
     common = {"protocol": "mean of draws", "draws": BOUND_DRAWS, "checkpoint_step": step}
-    kl = information["kl"]
     scores = {
         "factor_vae": {**factor_vae, "checkpoint_step": step},
         "active_dimensions": {
@@ -67,9 +71,7 @@ def evaluate(
             "protocol": "variance of the code over the data set of 0.05 or more",
             "checkpoint_step": step,
         },
-        "lower_bound": {"value": information["lower"], "unit": "nats", **common},
-        "upper_bound": {"value": information["upper"], "unit": "nats", **common},
-        "kl": {"value": kl, "unit": "nats", **common},
+        **{name: {"value": x, "unit": "nats", **common} for name, x in information.items()},
         "training": history(workdir),
         "run": {"model": run.config.model, "seed": run.config.seed, "checkpoint_step": step},
     }
@@ -106,12 +108,11 @@ def restore(
 
 def progress_images(run: Run, state: TrainState, folder: Path) -> dict[str, np.ndarray]:
     """Sample and traversal pictures uint8 [H, W, C], also written as PNGs into `folder`."""
-    hparams = run.model.schedule(run.hparams, state.step)
-    kl = _kl_only(run.model, state.variables, hparams)
+    shares = _shares(run, state)
     pictures = {
         "samples": reports.tile(reports.samples(run.generate, state.variables, run.model), 8),
         "traversals": reports.traversal_image(
-            reports.traversals(run.generate, state.variables, kl)[0]
+            reports.traversals(run.generate, state.variables, shares)[0]
         ),
     }
     for name, picture in pictures.items():
@@ -119,10 +120,20 @@ def progress_images(run: Run, state: TrainState, folder: Path) -> dict[str, np.n
     return pictures
 
 
+def _shares(run: Run, state: TrainState) -> np.ndarray:
+    """The nats [d] that each dimension carries, from one batch."""
+    hparams = run.model.schedule(run.hparams, state.step)
+    images = _examples(run, _some(run.dataset.size, BOUND_BATCH))
+    key = jax.random.key(TRAINING_KEY)
+    return np.asarray(_share_only(run.model, state.variables, key, images, hparams))
+
+
 @partial(jax.jit, static_argnums=0)
-def _kl_only(model: Model, variables: ByPlayer, hparams: Hparams) -> jax.Array:
-    """KL_i [d]; under jit the images and bounds that are not asked for cost nothing."""
-    return model.bounds(variables, jax.random.key(TRAINING_KEY), BOUND_BATCH, hparams)["kl"]
+def _share_only(
+    model: Model, variables: ByPlayer, key: jax.Array, images: jax.Array, hparams: Hparams
+) -> jax.Array:
+    """Under jit the images and bounds that are not asked for cost nothing."""
+    return model.bounds(variables, key, images, hparams)[model.share]
 
 
 def finish(run: Run, workdir: Workdir, log: Callable[[str], Any] = print) -> None:
@@ -145,38 +156,49 @@ def report(
     scores = _scores_of(run, workdir, step, log)
     state, step = restore(run, workdir, scores["run"]["checkpoint_step"], log)
     folder, records = workdir.figures, read_metrics(workdir.metrics)
-    kl = np.asarray(scores["kl"]["value"])
-    images, order = reports.traversals(run.generate, state.variables, kl)
-    names = [f"r{i}" for i in order]
-    votes = np.asarray(scores["factor_vae"]["votes"])
-    reals = run.dataset.images(run.dataset.factors_of(_some(run.dataset.size, 64)))
-    samples = reports.samples(run.generate, state.variables, run.model)
+    model, variables = run.model, state.variables
+    nats = np.asarray(scores[model.share]["value"])
+    images, order = reports.traversals(run.generate, variables, nats)
+    names = [f"{model.symbol}{i}" for i in range(len(nats))]
+    reals = np.asarray(_examples(run, _some(run.dataset.size, 64)))
     reports.traversal_figure(
-        folder / "traversals.png", images, kl[order], reports.TRAVERSAL.tolist(), names
+        folder / "traversals.png",
+        images,
+        nats[order],
+        reports.TRAVERSAL.tolist(),
+        [names[i] for i in order],
+        reports.SHARE_NAMES[model.share],
+    )
+    samples = reports.samples(run.generate, variables, model)
+    pairs = reports.reconstructions(
+        run.generate, run.represent, variables, reals[: 3 * reports.ROW]
     )
     reports.save_png(folder / "samples.png", reports.tile(samples, 8), 2)
-    reports.save_png(folder / "real.png", reports.tile(np.asarray(reals), 8), 2)
-    reports.convergence_figure(folder / "convergence.png", records, SCORE, len(kl))
-    reports.curves_figure(folder / "curves.png", records, CURVES)
-    reports.votes_figure(
-        folder / "votes.png",
-        votes,
-        scores["factor_vae"]["factor_names"],
-        [f"r{i}" for i in range(len(votes))],
+    reports.save_png(folder / "real.png", reports.tile(reals, 8), 2)
+    reports.save_png(folder / "reconstructions.png", reports.tile(pairs, reports.ROW), 2)
+    reports.convergence_figure(
+        folder / "convergence.png", records, SCORE, len(nats), model.share, model.symbol
     )
+    reports.curves_figure(folder / "curves.png", records, _curves(records))
+    votes = np.asarray(scores["factor_vae"]["votes"])
+    reports.votes_figure(folder / "votes.png", votes, scores["factor_vae"]["factor_names"], names)
     _write_page(run, workdir, scores, step)
     log(f"report: {workdir.report}")
 
 
-CURVES = [
-    (
-        "losses",
-        [(f"loss/{p}", p) for p in ("discriminator", "generator", "reconstructor")],
-    ),
-    ("D's belief in an image", [("probability/real", "D(x)"), ("probability/generated", "D(G)")]),
-    ("instance noise", [("noise", "sigma")]),
-    ("steps a second", [("steps_per_second", "")]),
-]
+def _curves(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The panels of curves.png: whatever this model records."""
+    tags = {tag for record in records for tag in record}
+    losses = [tag for tag in sorted(tags) if tag.startswith("loss/")]
+    belief = [("probability/real", "D(x)"), ("probability/generated", "D(G)")]
+    return [
+        *((tag.replace("loss/", "loss of the "), [(tag, "")]) for tag in losses),
+        ("D's belief in an image", belief),
+        ("ELBO, nats", [("elbo", "")]),
+        ("total correlation, nats", [("total_correlation", "")]),
+        ("instance noise", [("noise", "sigma")]),
+        ("steps a second", [("steps_per_second", "")]),
+    ]
 
 
 def _scores_of(run: Run, workdir: Workdir, step: int | None, log: Callable) -> dict[str, Any]:
@@ -190,7 +212,12 @@ def _scores_of(run: Run, workdir: Workdir, step: int | None, log: Callable) -> d
 
 
 def _some(size: int, count: int) -> np.ndarray:
-    return np.random.default_rng(0).choice(size, count, replace=False)
+    """The same `count` of `size` examples every time, none twice if there are enough."""
+    return np.random.default_rng(0).choice(size, count, replace=count > size)
+
+
+def _examples(run: Run, indices: np.ndarray) -> jax.Array:
+    return run.dataset.images(run.dataset.factors_of(indices))
 
 
 def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], step: int) -> None:
@@ -203,8 +230,11 @@ def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], step: int) -
         ("median in training", training.get("median", "none")),
         ("last in training", training.get("last", "none")),
         ("checkpoint", f"{step:,} of {run.config.train.steps:,}"),
-        ("I_L, nats", f"{scores['lower_bound']['value']:.2f}"),
-        ("I_U, nats", f"{scores['upper_bound']['value']:.2f}"),
+        *(
+            (f"{label}, nats", f"{scores[name]['value']:.2f}")
+            for name, label in INFORMATION.items()
+            if name in scores
+        ),
         ("active dimensions", scores["active_dimensions"]["value"]),
     ]
     folder, captions = workdir.figures, reports.CAPTIONS
@@ -212,6 +242,7 @@ def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], step: int) -
         (folder / "traversals.png", "Latent traversals", captions["traversal"]),
         (folder / "convergence.png", "Convergence", captions["convergence"]),
         (folder / "samples.png", "Generated images", captions["samples"]),
+        (folder / "reconstructions.png", "Reconstructions", captions["reconstructions"]),
         (folder / "real.png", "Real images", "Drawn at random from the data set."),
         (folder / "votes.png", "What each dimension was chosen for", captions["votes"]),
         (folder / "curves.png", "Training curves", captions["curves"]),
@@ -219,6 +250,7 @@ def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], step: int) -
     notes = [
         f"All pictures show checkpoint {step}; its score was taken with votes that training never "
         "used. Best, median and last are over the checkpoints that training scored.",
+        *run.dataset.notes,
     ]
     named = {name: entry for name, entry in scores.items() if "value" in entry}
     reports.write_report(

@@ -139,6 +139,7 @@ class _Training:
         if first >= train.steps:
             self.log(f"{self.workdir.path} has {first} of {train.steps} steps: nothing to train")
             return
+        images = train.batch_size * run.model.batches
         per_dispatch = configs.steps_per_dispatch(run.config, first)
         steps = make_train_steps(run.model, run.dataset.decode)
         batches = run.dataset.batches(
@@ -146,8 +147,8 @@ class _Training:
             first,
             train.steps,
             per_dispatch,
-            train.batch_size,
-            distributed.process_part(train.batch_size),
+            images,
+            distributed.process_part(images),
         )
         with Telemetry(
             self.workdir.path,

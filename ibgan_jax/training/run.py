@@ -74,8 +74,10 @@ def build(config: ConfigDict, log: Callable[[str], Any] = print) -> Run:
         Path(config.dataset.dir).expanduser(),
         log=log,
         sharding=distributed.replicated(mesh),
+        seed=config.dataset.seed,
+        painting=config.dataset.painting,
     )
-    model = configs.make_model(config, channels=dataset.image_shape[-1])
+    model = configs.make_model(config, channels=dataset.image_shape[-1], dataset_size=dataset.size)
     hparams = {
         key: jax.device_put(jnp.float32(value), distributed.replicated(mesh))
         for key, value in config.hparams.items()

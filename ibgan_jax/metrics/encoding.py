@@ -1,0 +1,175 @@
+"""The one driver that draws factors and encodes their images on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from ibgan_jax.errors import UserError
+from ibgan_jax.metrics.score import Result, Score
+
+CodesOf = Callable[[jax.Array], jax.Array]
+
+BATCH_SIZE = 250
+# Votes are encoded and reduced in parts of about this many images, which bounds the host's memory.
+IMAGES_AT_ONCE = 200_000
+
+
+class FactorDataset(Protocol):
+    """What a metric needs of a dataset: its ground-truth factors and the images they make."""
+
+    name: str
+    factor_names: tuple[str, ...]
+    factor_sizes: tuple[int, ...]
+
+    def images(self, factors: np.ndarray) -> jax.Array:
+        """Factor indices [B, F] -> images [B, H, W, C] in [-1, 1]."""
+
+
+class Encoder:
+    """Codes of factor combinations; each combination is encoded once and then remembered.
+
+    Metrics that share an encoder share its codes: a data set is encoded once at most, however many
+    votes are drawn from it. A dataset whose images are random beyond their factors shows one image
+    of each combination.
+    """
+
+    def __init__(
+        self, codes_of: CodesOf, dataset: FactorDataset, batch_size: int = BATCH_SIZE
+    ) -> None:
+        """`codes_of`: images [B, H, W, C] -> codes [B, d]; `batch_size` images at a time.
+
+        Raises UserError when the dataset has no factors, or none that varies.
+        """
+        if not dataset.factor_names:
+            raise UserError(f"{dataset.name} has no ground-truth factors to score codes against")
+        self.dataset = dataset
+        self.sizes = np.asarray(dataset.factor_sizes)
+        self.varied = np.flatnonzero(self.sizes > 1)
+        if not len(self.varied):
+            raise UserError(f"{dataset.name} has no factor with more than one value")
+        self._codes_of, self._batch_size = codes_of, batch_size
+        self._known = np.zeros(0, np.int64)
+        self._codes: np.ndarray | None = None
+
+    @property
+    def combinations(self) -> int:
+        """How many combinations of factors there are."""
+        return math.prod(self.sizes.tolist())
+
+    def __call__(self, factors: np.ndarray) -> np.ndarray:
+        """Factor indices int [..., F] -> codes float64 [..., d].
+
+        Raises:
+          UserError: the codes are not finite [B, d].
+        """
+        indices = np.ravel_multi_index(tuple(np.moveaxis(factors, -1, 0)), tuple(self.sizes))
+        self._learn(np.setdiff1d(indices, self._known))
+        return self._codes[np.searchsorted(self._known, indices)]
+
+    def reduced(
+        self, factors: np.ndarray, reduce: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """`reduce` (codes [v, ..., d] -> [v, ...]) of factors' codes, [V, ..., F], in parts."""
+        images = math.prod(factors.shape[:-1])
+        parts = np.array_split(factors, max(1, min(len(factors), images // IMAGES_AT_ONCE)))
+        return np.concatenate([reduce(self(part)) for part in parts])
+
+    def _learn(self, indices: np.ndarray) -> None:
+        """Encodes combinations int [N], ascending and new."""
+        if not len(indices):
+            return
+        codes = self._encode(np.stack(np.unravel_index(indices, tuple(self.sizes)), axis=-1))
+        if self._codes is not None:
+            codes = np.concatenate([self._codes, codes])
+        known = np.concatenate([self._known, indices])
+        order = np.argsort(known, kind="stable")
+        self._known, self._codes = known[order], codes[order]
+
+    def _encode(self, factors: np.ndarray) -> np.ndarray:
+        """Codes float64 [N, d]; every batch has the same shape, so that one program serves all."""
+        pad = -len(factors) % self._batch_size
+        padded = np.concatenate([factors, np.repeat(factors[:1], pad, axis=0)])
+        batches = padded.reshape(-1, self._batch_size, factors.shape[-1])
+        # Nothing is fetched before all is dispatched: the device never waits for the host.
+        parts = [self._codes_of(self.dataset.images(batch)) for batch in batches]
+        shapes = {np.shape(part) for part in parts}
+        shape = shapes.pop()
+        if shapes or len(shape) != 2 or shape[0] != self._batch_size or not shape[1]:
+            raise UserError(f"codes must be [{self._batch_size}, d]; got shape {shape}")
+        codes = np.concatenate([np.asarray(part, np.float64) for part in parts])[: len(factors)]
+        if not np.isfinite(codes).all():
+            raise UserError("codes must be finite numbers; got nan or infinity")
+        return codes
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a metric starts from.
+
+    Attributes:
+      encode: factors -> codes.
+      rng: decides every draw; made of the key alone.
+      key: the key's words.
+    """
+
+    encode: Encoder
+    rng: np.random.Generator
+    key: list[int]
+
+    def draw(self, count: int) -> np.ndarray:
+        """Factor indices int [count, F], each combination as likely as any other."""
+        sizes = self.encode.sizes
+        return self.rng.integers(0, sizes, (count, len(sizes)))
+
+    def score(self, metric: str, protocol: str, settings: dict[str, Any], result: Result) -> Score:
+        """The result as a Score of this dataset and key."""
+        dataset = self.encode.dataset
+        return Score(
+            **result._asdict(),
+            metric=metric,
+            protocol=protocol,
+            settings=settings,
+            dataset=dataset.name,
+            factor_names=tuple(dataset.factor_names),
+            key=self.key,
+        )
+
+
+def begin(
+    codes_of: CodesOf | Encoder,
+    dataset: FactorDataset,
+    key: jax.Array,
+    batch_size: int = BATCH_SIZE,
+) -> Setup:
+    """The setup of one metric. Metrics with the same key begin with the same draws.
+
+    Args:
+      codes_of: images [B, H, W, C] in [-1, 1] -> codes [B, d], or an Encoder to be shared.
+      dataset: has `name`, `factor_names`, `factor_sizes`, `images(factors)`.
+      key: a JAX random key.
+      batch_size: images encoded at a time.
+
+    Raises:
+      UserError: the dataset has no factors, none that varies, or is not the Encoder's.
+    """
+    encode = codes_of
+    if not isinstance(encode, Encoder):
+        encode = Encoder(codes_of, dataset, batch_size)
+    elif encode.dataset is not dataset:
+        raise UserError(f"this encoder is of {encode.dataset.name}, not of {dataset.name}")
+    words = np.asarray(jax.random.key_data(key)).ravel()
+    return Setup(encode, np.random.default_rng(words), words.tolist())
+
+
+def draw_fixed(
+    rng: np.random.Generator, varied: np.ndarray, votes: int, in_turn: bool = False
+) -> np.ndarray:
+    """The factor int [votes] that each vote is about: one of `varied`, at random or in turn."""
+    places = np.arange(votes) % len(varied) if in_turn else rng.integers(0, len(varied), votes)
+    return varied[places]

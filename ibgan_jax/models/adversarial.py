@@ -1,0 +1,227 @@
+"""One update of IB-GAN and of its baselines: what reaches G_theta, q_phi and D_w, and from where.
+
+min over G, q (and e) and max over D of L_GAN(D, G) - E[log q(z|x)] + cost, with z ~ N(0, I), q_phi
+a unit-variance Gaussian and the `cost` of making images from z (IB-GAN's beta KL(e(r|z) || m(r)),
+else 0).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from ibgan_jax import objectives
+from ibgan_jax.errors import UserError
+from ibgan_jax.models.base import ByPlayer, Hparams
+from ibgan_jax.models.players import Players
+
+DEFAULT_HPARAMS = {
+    "lr_generator": 5e-5,
+    "lr_reconstructor": 5e-5,
+    "lr_discriminator": 1e-6,
+    "noise_start": 1.0,
+    "noise_end": 0.0,
+    "noise_steps": 100_000.0,
+    "label_low": 1.0,
+    "label_high": 1.0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversarial(Players):
+    """G_theta(z) against D_w, with q_phi reading z back; IB-GAN puts e_psi between z and G_theta.
+
+    Class attributes:
+      sources: the players that make images of z; `produce` says how.
+      informed: whether q_phi's gradient goes on to the sources.
+    """
+
+    hparams: ClassVar[dict] = DEFAULT_HPARAMS
+    recipe: ClassVar[dict] = {"steps": 150_000}
+    batches = 1
+    sources = ("generator",)
+    informed = True
+
+    def check_hparams(self, hparams: dict[str, float]) -> None:
+        """Raises UserError naming numbers that do not fit together."""
+        if hparams["noise_steps"] < 1:
+            raise UserError(f"hparams.noise_steps={hparams['noise_steps']} must be 1 or more")
+        if hparams["label_low"] > hparams["label_high"]:
+            raise UserError("hparams.label_low must not be above hparams.label_high")
+
+    def schedule(self, hparams: Hparams, step: jax.Array) -> Hparams:
+        """Adds `noise`: sigma falls linearly from noise_start to noise_end over noise_steps.
+
+        The first step counts as iteration 1, as in the authors' code.
+        """
+        part = jnp.clip((step + 1) / hparams["noise_steps"], 0.0, 1.0)
+        noise = hparams["noise_start"] + (hparams["noise_end"] - hparams["noise_start"]) * part
+        return {**hparams, "noise": noise}
+
+    def produce(
+        self,
+        params: ByPlayer,
+        batch_stats: ByPlayer,
+        z: jax.Array,
+        key: jax.Array,
+        hparams: Hparams,
+    ) -> tuple[tuple[jax.Array, jax.Array], tuple[ByPlayer, dict[str, jax.Array]]]:
+        """z [B, z] -> (images [B, H, W, C], cost []), (batch_stats of the sources, metrics)."""
+        del key, hparams
+        x, stats = train(self.generator, params["generator"], batch_stats["generator"], z)
+        return (x, jnp.zeros((), x.dtype)), ({"generator": stats}, {})
+
+    def gradients(
+        self,
+        params: ByPlayer,
+        batch_stats: ByPlayer,
+        images: jax.Array,
+        key: jax.Array,
+        hparams: Hparams,
+    ) -> tuple[ByPlayer, ByPlayer, dict[str, jax.Array]]:
+        """Every player's gradient (Algorithm 1 of Jeon et al.), all taken at the same point.
+
+        Real and generated images pass through D_w and q_phi as two batches, generated ones first,
+        so BatchNorm's statistics are apart. Every forward pass happens once: D_w's at generated
+        images is pulled back twice, with the discriminator's cotangent to its parameters and with
+        the generator's to the images.
+
+        Args:
+          params, batch_stats: keyed by player.
+          images: real ones, [B, 64, 64, channels] in [-1, 1].
+          key: of this step alone.
+          hparams: from `schedule`, so with `noise`.
+
+        Returns:
+          gradients keyed by player, batch_stats keyed by player, scalar metrics: losses, D(x) and
+          D(G) as probabilities, I_L and what `produce` shows, in nats, the noise level.
+        """
+        key_z, key_r, key_generated, key_real, key_labels = jax.random.split(key, 5)
+        noise, batch = hparams["noise"], images.shape[0]
+        z = jax.random.normal(key_z, (batch, self.z_dim), images.dtype)
+
+        def sources(params: ByPlayer) -> tuple[tuple, tuple]:
+            (x, cost), aux = self.produce(params, batch_stats, z, key_r, hparams)
+            return (objectives.instance_noise(key_generated, x, noise), cost), aux
+
+        (generated, cost), pull_back, (source_stats, shown_sources) = jax.vjp(
+            sources, {player: params[player] for player in self.sources}, has_aux=True
+        )
+        at_generated, x_cotangent, stats, shown = self._at_generated(
+            params, batch_stats, z, generated
+        )
+        (source_gradients,) = pull_back((x_cotangent, jnp.ones_like(cost)))
+
+        real = objectives.instance_noise(key_real, images, noise)
+        labels = jax.random.uniform(
+            key_labels, (batch,), images.dtype, hparams["label_low"], hparams["label_high"]
+        )
+        at_real, stats, shown_real = self._at_real(params, stats, real, labels)
+
+        gradients = {
+            **source_gradients,
+            "reconstructor": at_generated["reconstructor"],
+            "discriminator": jax.tree.map(jnp.add, at_real, at_generated["discriminator"]),
+        }
+        shown |= {
+            "loss/discriminator": shown.pop("loss/generated") + shown_real.pop("loss/real"),
+            "noise": noise,
+            **shown_sources,
+            **shown_real,
+        }
+        return gradients, {**source_stats, **stats}, shown
+
+    def _at_generated(
+        self, params: ByPlayer, batch_stats: ByPlayer, z: jax.Array, generated: jax.Array
+    ) -> tuple[ByPlayer, jax.Array, ByPlayer, dict[str, jax.Array]]:
+        """D_w and q_phi at noisy generated images [B, H, W, C] made from z [B, z].
+
+        Returns:
+          gradients of q_phi and of D_w (their shares), the cotangent of the images for the sources,
+          batch_stats of both players, metrics.
+        """
+        w, d_stats = params["discriminator"], batch_stats["discriminator"]
+        features, pull_front, front = _vjp(self.front, w["front"], d_stats["front"], generated)
+        logits, pull_head, head = _vjp(self.discriminator, w["head"], d_stats["head"], features)
+        z_mean, pull_q, q_stats = _vjp(
+            self.reconstructor, params["reconstructor"], batch_stats["reconstructor"], features
+        )
+        d_loss, d_cotangent = _mean_and_gradient(
+            lambda x: objectives.adversarial(x[:, 0], 0.0), logits
+        )
+        g_loss, g_cotangent = _mean_and_gradient(
+            lambda x: objectives.adversarial(x[:, 0], 1.0), logits
+        )
+        q_loss, q_cotangent = _mean_and_gradient(lambda x: objectives.reconstruction(z, x), z_mean)
+
+        head_gradient, to_features = pull_head(d_cotangent)
+        front_gradient, _ = pull_front(to_features)
+        _, to_features_g = pull_head(g_cotangent)
+        q_gradient, to_features_q = pull_q(q_cotangent)
+        wanted = to_features_g + to_features_q if self.informed else to_features_g
+        _, x_cotangent = pull_front(wanted)
+
+        gradients = {
+            "reconstructor": q_gradient,
+            "discriminator": {"front": front_gradient, "head": head_gradient},
+        }
+        stats = {"reconstructor": q_stats, "discriminator": {"front": front, "head": head}}
+        metrics = {
+            "loss/generated": d_loss,
+            "loss/generator": g_loss,
+            "loss/reconstructor": q_loss,
+            "probability/generated": jnp.mean(jax.nn.sigmoid(logits)),
+            **self._read_back(z, z_mean),
+        }
+        return gradients, x_cotangent, stats, metrics
+
+    def _read_back(self, z: jax.Array, z_mean: jax.Array) -> dict[str, jax.Array]:
+        """Metrics of what q_phi reads of z, in nats."""
+        return {"bounds/lower": jnp.mean(objectives.lower_bound(z, z_mean))}
+
+    def _at_real(
+        self, params: ByPlayer, batch_stats: ByPlayer, real: jax.Array, labels: jax.Array
+    ) -> tuple[dict, ByPlayer, dict[str, jax.Array]]:
+        """D_w at noisy real images [B, H, W, C] with labels [B].
+
+        q_phi sees them only to keep its running statistics current.
+
+        Returns:
+          D_w's share of its gradient, batch_stats of D_w and q_phi, metrics.
+        """
+        d_stats = batch_stats["discriminator"]
+
+        def loss(w: dict) -> tuple[jax.Array, tuple]:
+            features, front = train(self.front, w["front"], d_stats["front"], real)
+            logits, head = train(self.discriminator, w["head"], d_stats["head"], features)
+            value = jnp.mean(objectives.adversarial(logits[:, 0], labels))
+            return value, (features, logits, {"front": front, "head": head})
+
+        (value, (features, logits, d_stats)), gradient = jax.value_and_grad(loss, has_aux=True)(
+            params["discriminator"]
+        )
+        _, q_stats = train(
+            self.reconstructor, params["reconstructor"], batch_stats["reconstructor"], features
+        )
+        metrics = {"loss/real": value, "probability/real": jnp.mean(jax.nn.sigmoid(logits))}
+        return gradient, {"discriminator": d_stats, "reconstructor": q_stats}, metrics
+
+
+def train(module: nn.Module, params: dict, batch_stats: dict, x: jax.Array) -> tuple:
+    """(outputs, new batch_stats) of a module in training mode."""
+    variables = {"params": params, "batch_stats": batch_stats}
+    outputs, changed = module.apply(variables, x, True, mutable=["batch_stats"])
+    return outputs, changed.get("batch_stats", {})
+
+
+def _vjp(module: nn.Module, params: dict, batch_stats: dict, x: jax.Array) -> tuple:
+    """(outputs, pull-back to (params, x), new batch_stats) in training mode."""
+    return jax.vjp(lambda p, x: train(module, p, batch_stats, x), params, x, has_aux=True)
+
+
+def _mean_and_gradient(loss, x: jax.Array) -> tuple[jax.Array, jax.Array]:  # noqa: ANN001
+    return jax.value_and_grad(lambda x: jnp.mean(loss(x)))(x)
