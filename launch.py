@@ -1,7 +1,7 @@
 """Trains, evaluates and reports; README.md shows how.
 
 python launch.py --config=configs/dsprites.py[:MODEL] [--workdir=DIR] [--config.KEY=VALUE ...]
-python launch.py --mode=evaluate --workdir=DIR [--step=N]
+python launch.py --mode=evaluate --workdir=DIR [DIR ...] [--step=N] [--metrics=NAME,NAME]
 python launch.py --mode=report --workdir=DIR [--step=N]
 """
 
@@ -20,26 +20,27 @@ MODES = ("train", "evaluate", "report")
 OVERRIDES = ("--config.", "-config.")
 
 
-def parse(argv: list[str]) -> flags.FlagValues:
-    """The flags, with the config that they name.
+def parse(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
+    """The flags, with the config that they name, and further workdirs to evaluate.
 
     Raises:
       UserError: an unknown flag, config file, config key or mode.
     """
     # First without the overrides, so that an unknown key can be answered with the known ones.
     overrides = [word for word in argv if word.startswith(OVERRIDES)]
-    values, _ = _read([word for word in argv if word not in overrides])
+    values, rest = _read([word for word in argv if word not in overrides])
     if values.mode not in MODES:
         raise UserError(f"unknown mode {values.mode!r}; choose one of: {', '.join(MODES)}")
-    if values.config is None and (values.mode == "train" or values.workdir is None):
+    named = values.workdir is not None or (values.mode == "evaluate" and rest)
+    if values.config is None and (values.mode == "train" or not named):
         needs = "--config=configs/NAME.py" + ("" if values.mode == "train" else " or --workdir=DIR")
         raise UserError(f"--mode={values.mode} needs {needs}")
     for word in overrides:
         _check_key(values.config, word.split("=")[0].lstrip("-").removeprefix("config."))
     values, rest = _read(argv)
-    if rest:
+    if rest and values.mode != "evaluate":
         raise UserError(f"unexpected argument {rest[0]!r}; settings are --config.KEY=VALUE")
-    return values
+    return values, rest
 
 
 def _read(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
@@ -49,6 +50,7 @@ def _read(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
     )
     flags.DEFINE_string("workdir", None, "runs/NAME-MODEL-seedS unless given", flag_values=values)
     flags.DEFINE_string("mode", "train", ", ".join(MODES), flag_values=values)
+    flags.DEFINE_list("metrics", None, "METRIC or METRIC:PROTOCOL, ...", flag_values=values)
     flags.DEFINE_integer("step", None, "the checkpoint to score or draw", flag_values=values)
     try:
         rest = values(argv)[1:]
@@ -84,29 +86,40 @@ def _check_key(config: Any, key: str) -> None:
         raise UserError(f"unknown config key {key!r}; {where} has: {', '.join(sorted(node))}")
 
 
-def run(values: flags.FlagValues) -> None:
-    """Does what the flags ask for."""
+def run(values: flags.FlagValues, more: list[str]) -> None:
+    """Does what the flags ask for; `more` are further workdirs to evaluate."""
     from ml_collections import ConfigDict
 
     from ibgan_jax import config as configs
-    from ibgan_jax.training import evaluation, loop
+    from ibgan_jax.training import evaluation, loop, reporting, study
     from ibgan_jax.training.run import build
     from ibgan_jax.training.workdir import Workdir
 
     config, folder = values.config, values.workdir
-    if folder is None:
-        folder = f"runs/{config.name}-{config.model}-seed{config.seed}"
-    workdir = Workdir(Path(folder))
-    if values.mode == "train":
+    if folder is None and config is not None:
+        folder = f"runs/{config.name}"
+        if not study.is_study(config):
+            folder += f"-{config.model}-seed{config.seed}"
+    workdir = None if folder is None else Workdir(Path(folder))
+    if values.mode == "train" and study.is_study(config):
+        file = values["config"].config_filename.partition(":")[0]
+        study.train(config, Path(file).parent, workdir)
+    elif values.mode == "train":
         loop.train(config, workdir)
-        return
-    recorded = workdir.must_exist()["config"]
-    if config is None:
-        config = ConfigDict(recorded)
+    elif values.mode == "evaluate":
+        found = study.find([Path(path) for path in ([folder] if folder else []) + more])
+        if config is not None and not study.is_study(config):
+            configs.check_same(workdir.must_exist()["config"], config, workdir.path)
+        study.evaluate(found, values.step, tuple(values.metrics or evaluation.METRICS))
+    elif (workdir.path / study.RECORD).exists():
+        study.write_table(workdir)
     else:
-        configs.check_same(recorded, config, workdir.path)
-    work = evaluation.evaluate if values.mode == "evaluate" else evaluation.report
-    work(build(config), workdir, values.step)
+        recorded = workdir.must_exist()["config"]
+        if config is None:
+            config = ConfigDict(recorded)
+        else:
+            configs.check_same(recorded, config, workdir.path)
+        reporting.report(build(config), workdir, values.step)
 
 
 def main(argv: list[str]) -> int:
@@ -116,7 +129,7 @@ def main(argv: list[str]) -> int:
         return 0
     logging.set_verbosity(logging.ERROR)
     try:
-        run(parse(argv))
+        run(*parse(argv))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -180,12 +180,19 @@ def test_traversal_figure_of_one_dimension_without_kl_and_of_large_images(tmp_pa
         reports.traversal_figure(tmp_path / "c.png", np.zeros((1, 4, 16, 16, 3)), None, range(3))
 
 
-def test_votes_figure(tmp_path):
-    reports.votes_figure(tmp_path / "one.png", np.array([[3]]), ["x"], ["r0"])
-    reports.votes_figure(tmp_path / "zero.png", np.zeros((4, 2), int), ["x", "y"], list("abcd"))
-    assert opened(tmp_path / "one.png").std() > 1
-    with pytest.raises(ValueError, match="votes are"):
-        reports.votes_figure(tmp_path / "bad.png", np.zeros((2, 3)), ["x"], ["r0"])
+def test_matrix_figure(tmp_path):
+    def draw(name, matrix, factors, dims, **more):
+        reports.matrix_figure(tmp_path / name, matrix, factors, dims, "chosen", **more)
+        return opened(tmp_path / name)
+
+    assert draw("one.png", np.array([[3]]), ["x"], ["r0"]).std() > 1
+    draw("zero.png", np.zeros((4, 2), int), ["x", "y"], list("abcd"))
+    information = np.array([[0.9, 0.2], [0.8, 0.1]])  # r0 tells most of both factors
+    by_dimension = draw("d.png", information, ["x", "y"], ["r0", "r1"])
+    by_factor = draw("f.png", information, ["x", "y"], ["r0", "r1"], by="factor")
+    assert (by_dimension != by_factor).any()
+    with pytest.raises(ValueError, match="the matrix is"):
+        draw("bad.png", np.zeros((2, 3)), ["x"], ["r0"])
 
 
 def test_figures_leave_the_callers_matplotlib_alone(tmp_path):

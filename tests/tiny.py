@@ -69,6 +69,7 @@ def shrink(put=setattr):
     votes = factor_vae.VoteProtocol(40, 10, 200, 0.0)
     put(data, "load", load)
     put(factor_vae, "PROTOCOLS", {"id_gan": votes})
+    put(evaluation, "METRICS", ("factor_vae", "mig"))
     put(evaluation, "BOUND_DRAWS", 200)
     put(evaluation, "BOUND_BATCH", 100)
 

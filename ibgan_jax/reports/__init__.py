@@ -6,11 +6,11 @@ Only `views` knows of models; the rest takes NumPy arrays and records and makes 
 from ibgan_jax.reports.curves import SHARE_NAMES, best_and_median, convergence_figure, curves_figure
 from ibgan_jax.reports.figures import (
     ACTIVE_NATS,
+    matrix_figure,
     save_png,
     tile,
     traversal_figure,
     traversal_image,
-    votes_figure,
 )
 from ibgan_jax.reports.html import CAPTIONS, write_report
 from ibgan_jax.reports.views import ROW, TRAVERSAL, reconstructions, samples, traversals
@@ -24,6 +24,7 @@ __all__ = [
     "best_and_median",
     "convergence_figure",
     "curves_figure",
+    "matrix_figure",
     "reconstructions",
     "samples",
     "save_png",
@@ -31,6 +32,5 @@ __all__ = [
     "traversal_figure",
     "traversal_image",
     "traversals",
-    "votes_figure",
     "write_report",
 ]

@@ -1,4 +1,4 @@
-"""Pictures of images and votes, and the look that every figure shares.
+"""Pictures of images and matrices, and the look that every figure shares.
 
 Every file is written under a temporary name and renamed, so that a reader never meets half a
 picture. matplotlib is imported inside the functions (it takes half a second) and drawn on with its
@@ -209,46 +209,61 @@ def _shrink(images: np.ndarray, most: int) -> np.ndarray:
     return blocks.mean(axis=(3, 5))
 
 
-# ---------------------------------------------------------------------------------------- votes
+# ------------------------------------------------------------------------------------- matrices
 
 
-def votes_figure(
-    path: str | Path, votes: np.ndarray, factor_names: Sequence[str], labels: Sequence[str]
+def matrix_figure(
+    path: str | Path,
+    matrix: np.ndarray,
+    factor_names: Sequence[str],
+    labels: Sequence[str],
+    xlabel: str,
+    by: str = "dimension",
 ) -> None:
-    """Draws the FactorVAE score's votes as a picture, a row a factor and a column a dimension.
+    """Draws what dimensions have to do with factors, a row a factor and a column a dimension.
 
     Args:
       path: the PNG to write.
-      votes: int [d, F], how often dimension i varied least while factor k was held.
+      matrix: [d, F], 0 or more: counts (integers are written in full), or numbers.
       factor_names: [F].
       labels: [d] names of the dimensions.
+      xlabel: what the numbers are about.
+      by: a box marks the largest of each "dimension" or of each "factor".
 
-    A box marks the factor that each dimension's majority speaks for: the classifier's answer.
     Raises ValueError if the lengths disagree.
     """
-    votes = np.asarray(votes)
+    matrix = np.asarray(matrix)
     dims, factors = len(labels), len(factor_names)
-    if votes.shape != (dims, factors):
-        raise ValueError(f"votes are {votes.shape}, names say ({dims}, {factors})")
+    if matrix.shape != (dims, factors):
+        raise ValueError(f"the matrix is {matrix.shape}, names say ({dims}, {factors})")
+    whole = np.issubdtype(matrix.dtype, np.integer)
     with canvas(path, max(1.5 + 0.62 * dims, 3.6), 0.9 + 0.48 * factors) as figure:
         axes = figure.add_axes(_inches(figure, 1.2, 0.6, 0.15, 0.15))
-        top = max(int(votes.max(initial=0)), 1)
-        axes.imshow(votes.T, cmap="Blues", vmin=0, vmax=1.15 * top, aspect="auto")
+        top = max(matrix.max(initial=0), 1 if whole else 1e-12)
+        axes.imshow(matrix.T, cmap="Blues", vmin=0, vmax=1.15 * top, aspect="auto")
         axes.set_xticks(range(dims), labels)
         axes.set_yticks(range(factors), factor_names)
-        axes.set_xlabel("dimension that varied least")
+        axes.set_xlabel(xlabel)
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        for (i, k), count in np.ndenumerate(votes):
-            colour = "white" if count > 0.6 * top else INK if count else "#b5b5b5"
-            axes.text(i, k, f"{count}", ha="center", va="center", color=colour, fontsize=8)
-        for i in np.flatnonzero(votes.sum(axis=1)):
-            k = int(votes[i].argmax())
+        for (i, k), value in np.ndenumerate(matrix):
+            small = value < (1 if whole else 0.005)
+            colour = "white" if value > 0.6 * top else "#b5b5b5" if small else INK
+            text = f"{value}" if whole else f"{value:.2f}"
+            axes.text(i, k, text, ha="center", va="center", color=colour, fontsize=8)
+        for i, k in _largest(matrix, by):
             xs, ys = np.array([i, k])[:, None] + BOX
-            # A majority of a handful of votes is the classifier's answer too, but says little.
-            colour = ACCENT if votes[i, k] > 0.05 * top else PALE
+            # The largest of nothing but small numbers says little.
+            colour = ACCENT if matrix[i, k] > 0.05 * top else PALE
             axes.plot(xs, ys, color=colour, linewidth=1.4, clip_on=False)
+
+
+def _largest(matrix: np.ndarray, by: str) -> list[tuple[int, int]]:
+    """(dimension, factor) of the largest entry of each dimension, or each factor, that has any."""
+    if by == "factor":
+        return [(int(column.argmax()), k) for k, column in enumerate(matrix.T) if column.any()]
+    return [(i, int(row.argmax())) for i, row in enumerate(matrix) if row.any()]
 
 
 def _inches(figure: Figure, left: float, bottom: float, right: float, top: float) -> list[float]:

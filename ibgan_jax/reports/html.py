@@ -30,6 +30,9 @@ CAPTIONS = {
     "curves": "Losses, the discriminator's mean output on real images, D(x), and on generated "
     "ones, D(G), the instance noise and the speed. D(x) near 1 with D(G) near 0 means that the "
     "discriminator has won and teaches the generator little. Pale: as recorded; full: averaged.",
+    "information": "Mutual information, in nats, between each dimension (column) and each factor "
+    "(row); a box marks the dimension that tells most of a factor. MIG is by how much it beats the "
+    "second, as a share of the factor's entropy.",
     "votes": "Images that share one factor (row) are encoded many times; the dimension (column) "
     "that varies least gets a vote. Boxes mark each dimension's majority. A disentangled code has "
     "one full cell in each row, each in a column of its own.",

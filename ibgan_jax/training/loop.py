@@ -18,7 +18,7 @@ from ibgan_jax import config as configs
 from ibgan_jax import distributed
 from ibgan_jax.data.order import Order
 from ibgan_jax.errors import UserError
-from ibgan_jax.training import evaluation
+from ibgan_jax.training import evaluation, reporting
 from ibgan_jax.training.checkpoint import Checkpoints
 from ibgan_jax.training.run import Run, build
 from ibgan_jax.training.state import TrainState
@@ -61,7 +61,7 @@ def train(config: ConfigDict, workdir: Workdir, log: Log = print) -> None:
             _Training(run, workdir, checkpoints, stop, log).run_to_end()
     finally:
         checkpoints.close()
-    evaluation.finish(run, workdir, log)
+    reporting.finish(run, workdir, log)
 
 
 @contextmanager

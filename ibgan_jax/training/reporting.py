@@ -1,0 +1,142 @@
+"""The pictures and the page about a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ibgan_jax import reports
+from ibgan_jax.training import evaluation
+from ibgan_jax.training.run import Run
+from ibgan_jax.training.telemetry import read_metrics
+from ibgan_jax.training.workdir import Workdir
+
+# Picture -> metric, its matrix [d, F], what the columns are, and whose largest entry is marked.
+MATRICES = {
+    "votes": ("factor_vae", "votes", "dimension that varied least", "dimension"),
+    "information": ("mig", "mutual_information", "dimension and what it tells, nats", "factor"),
+}
+INFORMATION = {"lower_bound": "I_L", "upper_bound": "I_U", "elbo": "ELBO"}  # on the page's cards
+
+
+def finish(run: Run, workdir: Workdir, log: Callable[[str], Any] = print) -> None:
+    """What training ends with: the newest checkpoint scored on fresh votes, and its report."""
+    evaluation.evaluate(run, workdir, None, log)
+    report(run, workdir, log=log)
+
+
+def report(
+    run: Run, workdir: Workdir, step: int | None = None, log: Callable[[str], Any] = print
+) -> None:
+    """Draws figures/*.png and report.html of the checkpoint `step`.
+
+    Without `step` it is the one that scores.json is about, or else the newest, scored first. (Not
+    the best: a score can be best by luck long before the images are worth looking at.)
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    scores = evaluation.current_scores(run, workdir, step, log)
+    state, step = evaluation.restore(run, workdir, scores["run"]["checkpoint_step"], log)
+    folder, records = workdir.figures, read_metrics(workdir.metrics)
+    model, variables = run.model, state.variables
+    nats = np.asarray(scores[model.share]["value"])
+    images, order = reports.traversals(run.generate, variables, nats)
+    names = [f"{model.symbol}{i}" for i in range(len(nats))]
+    reals = np.asarray(evaluation.examples(run, evaluation.some(run.dataset.size, 64)))
+    reports.traversal_figure(
+        folder / "traversals.png",
+        images,
+        nats[order],
+        reports.TRAVERSAL.tolist(),
+        [names[i] for i in order],
+        reports.SHARE_NAMES[model.share],
+    )
+    samples = reports.samples(run.generate, variables, model)
+    pairs = reports.reconstructions(
+        run.generate, run.represent, variables, reals[: 3 * reports.ROW]
+    )
+    reports.save_png(folder / "samples.png", reports.tile(samples, 8), 2)
+    reports.save_png(folder / "real.png", reports.tile(reals, 8), 2)
+    reports.save_png(folder / "reconstructions.png", reports.tile(pairs, reports.ROW), 2)
+    reports.convergence_figure(
+        folder / "convergence.png", records, evaluation.SCORE, len(nats), model.share, model.symbol
+    )
+    reports.curves_figure(folder / "curves.png", records, _curves(records))
+    for name, (metric, matrix, xlabel, by) in MATRICES.items():
+        if metric in scores:
+            shown = np.asarray(scores[metric][matrix])
+            reports.matrix_figure(
+                folder / f"{name}.png", shown, scores[metric]["factor_names"], names, xlabel, by
+            )
+    _write_page(run, workdir, scores, step)
+    log(f"report: {workdir.report}")
+
+
+def _curves(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The panels of curves.png: whatever this model records."""
+    tags = {tag for record in records for tag in record}
+    losses = [tag for tag in sorted(tags) if tag.startswith("loss/")]
+    belief = [("probability/real", "D(x)"), ("probability/generated", "D(G)")]
+    return [
+        *((tag.replace("loss/", "loss of the "), [(tag, "")]) for tag in losses),
+        ("D's belief in an image", belief),
+        ("ELBO, nats", [("elbo", "")]),
+        ("total correlation, nats", [("total_correlation", "")]),
+        ("instance noise", [("noise", "sigma")]),
+        ("steps a second", [("steps_per_second", "")]),
+    ]
+
+
+def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], step: int) -> None:
+    recorded = workdir.must_exist()
+    training = scores["training"]
+    best = f"{training['best']:.3f} at {training['best_step']:,}" if training else "none"
+    summary = [
+        ("FactorVAE score, fresh votes", scores["factor_vae"]["value"]),
+        ("best in training", best),
+        ("median in training", training.get("median", "none")),
+        ("last in training", training.get("last", "none")),
+        ("checkpoint", f"{step:,} of {run.config.train.steps:,}"),
+        *(
+            (f"{label}, nats", f"{scores[name]['value']:.2f}")
+            for name, label in INFORMATION.items()
+            if name in scores
+        ),
+        *(
+            (name.upper(), f"{scores[name]['value']:.3f}")
+            for name in ("mig", "sap")
+            if name in scores
+        ),
+        ("active dimensions", scores["active_dimensions"]["value"]),
+    ]
+    folder, captions = workdir.figures, reports.CAPTIONS
+    figures = [
+        (folder / "traversals.png", "Latent traversals", captions["traversal"]),
+        (folder / "convergence.png", "Convergence", captions["convergence"]),
+        (folder / "samples.png", "Generated images", captions["samples"]),
+        (folder / "reconstructions.png", "Reconstructions", captions["reconstructions"]),
+        (folder / "real.png", "Real images", "Drawn at random from the data set."),
+        (folder / "votes.png", "What each dimension was chosen for", captions["votes"]),
+        (folder / "information.png", "What each dimension tells", captions["information"]),
+        (folder / "curves.png", "Training curves", captions["curves"]),
+    ]
+    notes = [
+        f"All pictures show checkpoint {step}; its score was taken with votes that training never "
+        "used. Best, median and last are over the checkpoints that training scored.",
+        *run.dataset.notes,
+    ]
+    figures = [figure for figure in figures if figure[0].exists()]
+    named = {name: entry for name, entry in scores.items() if "value" in entry}
+    reports.write_report(
+        workdir.report,
+        f"{run.config.model} on {run.config.dataset.name}, seed {run.config.seed}",
+        summary,
+        figures,
+        recorded["config"],
+        named,
+        notes,
+        {**recorded["versions"], **recorded["device"], "commit": recorded["commit"]},
+    )
