@@ -84,8 +84,11 @@ def test_every_config_keeps_its_periods(name, model):
     assert config.train.evaluate_every % config.train.log_every == 0
 
 
-@every
-def test_every_config_takes_a_step(name, model, small):
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [(name, "ibgan") for name in FILES] + [("dsprites", m) for m in models.NAMES if m != "ibgan"],
+)
+def test_every_config_and_every_model_take_a_step(name, model, small):
     config = get(name, model)
     config.train.batch_size = 4
     for key in {"generator_width", "discriminator_width"} & set(config.network):

@@ -13,7 +13,8 @@ from ibgan_jax.metrics.gilbo import gilbo
 
 KEY = jax.random.key(2)
 WEIGHTS = np.array([[0.8, 0.6, 0.0, 0.0], [0.0, 0.0, 0.6, 0.8]], np.float32)
-QUICK = {"steps": 300, "batch_size": 32, "learning_rate": 3e-3, "draws": 2000}
+QUICK = {"steps": 200, "batch_size": 32, "learning_rate": 3e-3, "draws": 20_000}
+TINY = {"steps": 2, "batch_size": 2, "learning_rate": 3e-3, "draws": 10}
 
 
 def mixtures(weights, z):
@@ -22,9 +23,22 @@ def mixtures(weights, z):
     return jnp.broadcast_to(u[:, None, None, :], (len(z), 16, 16, 2))
 
 
+def of(weights, key=KEY, **numbers):
+    # Weights that are arguments: all generators of this file share one compiled program.
+    return gilbo(Partial(mixtures, jnp.asarray(weights)), 4, key, **numbers)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_fast():
+    """XLA optimises nothing: the programs are small, and compile in half the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module")
 def score():
-    return gilbo(Partial(mixtures, jnp.asarray(WEIGHTS)), 4, KEY, **QUICK)
+    return of(WEIGHTS, **QUICK)
 
 
 def test_a_linear_gaussian_generator_is_approached_from_below(score):
@@ -32,10 +46,10 @@ def test_a_linear_gaussian_generator_is_approached_from_below(score):
 
     The other code of each mixture is the noise; correlations are beyond a diagonal Gaussian.
     """
-    known = -0.5 * np.log1p(-np.sum(WEIGHTS**2 * (WEIGHTS**2 > 0), axis=0))
+    known = -0.5 * np.log1p(-np.sum(WEIGHTS**2, axis=0))
     low, high = score.interval
-    assert 0.9 * known.sum() < score.value < known.sum() + 0.02
-    assert low < score.value < high < low + 0.25
+    assert low < score.value < high < low + 0.06
+    assert 0.95 * known.sum() < score.value < known.sum() + (high - low) / 2
     np.testing.assert_allclose(score.details["per_dimension"], known, atol=0.06)
     np.testing.assert_allclose(score.details["per_dimension"].sum(), score.value)
 
@@ -55,34 +69,25 @@ def test_the_record_of_a_score(score):
 
 
 def test_a_generator_that_ignores_its_code_tells_nothing():
-    def fixed(z):
-        return jnp.zeros((len(z), 16, 16, 1))
-
-    score = gilbo(fixed, 2, KEY, steps=150, batch_size=32, draws=2000)
+    score = of(0 * WEIGHTS, **QUICK)
     assert -0.05 < score.value < 0.01
     assert score.interval[1] > -0.01
 
 
-def test_the_value_is_of_fresh_draws_and_the_key_decides():
-    """One step on one draw: only the draws after it can make the mean what it is."""
-
-    def run(key, draws):
-        return gilbo(Partial(mixtures, WEIGHTS), 4, key, steps=1, batch_size=1, draws=draws)
-
-    few, again, other = run(KEY, 300), run(KEY, 300), run(jax.random.key(3), 300)
-    assert few.as_dict() == again.as_dict()
-    assert few.value != other.value
+def test_a_plain_function_will_do_and_the_key_decides():
+    one, other = of(WEIGHTS, **TINY), of(WEIGHTS, jax.random.key(3), **TINY)
+    plain = gilbo(lambda z: mixtures(WEIGHTS, z), 4, KEY, **TINY)
+    assert of(WEIGHTS, **TINY).as_dict() == one.as_dict()
+    np.testing.assert_allclose(plain.value, one.value, rtol=1e-4)
+    assert abs(other.value - one.value) > 1e-3 * abs(one.value)
 
 
 def test_images_that_are_not_finite():
-    def broken(z):
-        return jnp.full((len(z), 16, 16, 1), jnp.nan)
-
     with pytest.raises(UserError, match="not finite"):
-        gilbo(broken, 2, KEY, steps=2, batch_size=2, draws=10)
+        of(np.nan * WEIGHTS, **TINY)
 
 
 @pytest.mark.parametrize("number", ["steps", "batch_size", "learning_rate", "draws"])
 def test_numbers_that_cannot_serve(number):
     with pytest.raises(UserError, match=number):
-        gilbo(Partial(mixtures, WEIGHTS), 4, KEY, **(QUICK | {number: 0}))
+        of(WEIGHTS, **(QUICK | {number: 0}))

@@ -146,14 +146,19 @@ def state(path, step=STEPS):
     """Every array of a checkpoint: name -> (dtype, shape, bytes)."""
     restored, found, _ = Checkpoints(Path(path) / "checkpoints").restore(template(), step)
     assert found == step
+    return raw(restored)
 
-    def raw(x):
+
+def raw(state):
+    """Every array of a state: name -> (dtype, shape, bytes)."""
+
+    def content(x):
         keys = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
         data = np.asarray(jax.random.key_data(x) if keys else x)
         return str(x.dtype), x.shape, data.tobytes()
 
-    leaves, _ = jax.tree_util.tree_flatten_with_path(restored)
-    return {jax.tree_util.keystr(where): raw(x) for where, x in leaves}
+    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(where): content(x) for where, x in leaves}
 
 
 def differing(one, other):

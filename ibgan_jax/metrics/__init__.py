@@ -4,6 +4,8 @@ from ibgan_jax.metrics.beta_vae import beta_vae_of, beta_vae_score
 from ibgan_jax.metrics.dci import completeness, dci, dci_of, disentanglement
 from ibgan_jax.metrics.encoding import Encoder, FactorDataset
 from ibgan_jax.metrics.factor_vae import FactorVaeScore, factor_vae_of, factor_vae_score
+from ibgan_jax.metrics.fid import Statistics, fid, frechet_distance, statistics_of
+from ibgan_jax.metrics.gilbo import gilbo
 from ibgan_jax.metrics.mig import mig, mig_of, posterior_mig_of
 from ibgan_jax.metrics.modularity import modularity, modularity_of
 from ibgan_jax.metrics.sap import sap, sap_of
@@ -18,6 +20,7 @@ __all__ = [
     "FactorVaeScore",
     "Result",
     "Score",
+    "Statistics",
     "beta_vae_of",
     "beta_vae_score",
     "completeness",
@@ -27,6 +30,9 @@ __all__ = [
     "evaluate_all",
     "factor_vae_of",
     "factor_vae_score",
+    "fid",
+    "frechet_distance",
+    "gilbo",
     "mig",
     "mig_of",
     "modularity",
@@ -34,4 +40,5 @@ __all__ = [
     "posterior_mig_of",
     "sap",
     "sap_of",
+    "statistics_of",
 ]

@@ -36,7 +36,6 @@ from ibgan_jax.metrics.encoding import BATCH_SIZE
 from ibgan_jax.networks.factor_net import FactorNet
 
 Log = Callable[[str], Any]
-Params = Any
 
 WEIGHTS, RECORD = "weights.npz", "record.json"
 HELD_OUT = 10_000  # images that training never sees, a tenth of the data set at most
@@ -71,7 +70,7 @@ class Settings:
 
 def train(
     dataset: Dataset, settings: Settings = Settings(), log: Log = print
-) -> tuple[Params, dict[str, Any]]:
+) -> tuple[Any, dict[str, Any]]:
     """The network's parameters, and the record of what they are worth on held-out images.
 
     The loss is the sum over factors of the cross-entropy, in nats, averaged over the batch.
@@ -100,8 +99,7 @@ def train(
         "held_out": len(held_out),
         "loss": loss,
         "accuracy": accuracy,
-        "versions": {"ibgan_jax": __version__, "jax": jax.__version__},
-        "device": jax.devices()[0].device_kind,
+        "made": f"ibgan_jax {__version__}, jax {jax.__version__}, {jax.devices()[0].device_kind}",
     }
     return state[0], record
 
@@ -115,10 +113,9 @@ def _parts(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _batches(shown: np.ndarray, settings: Settings) -> Iterator[tuple[int, np.ndarray]]:
     """(steps done after it, data set indices int [K, B]) of each dispatch."""
-    order = Order(len(shown), settings.seed)
+    order, images = Order(len(shown), settings.seed), settings.batch_size
     for first in range(0, settings.steps, STEPS_PER_DISPATCH):
         steps = min(STEPS_PER_DISPATCH, settings.steps - first)
-        images = settings.batch_size
         positions = order.indices(first * images, steps * images)
         yield first + steps, shown[positions].reshape(steps, images)
 
@@ -137,7 +134,7 @@ def _make_dispatch(
             params, moments = state
             images, factors = dataset.decode(arrays, batch[0]), batch[1]
 
-            def loss(params: Params) -> jax.Array:
+            def loss(params: Any) -> jax.Array:
                 return jnp.mean(cross_entropy(net.apply(params, images)[1], factors))
 
             value, gradients = jax.value_and_grad(loss)(params)
@@ -158,20 +155,19 @@ def cross_entropy(logits: tuple[jax.Array, ...], factors: jax.Array) -> jax.Arra
 
 
 def _evaluate(
-    net: FactorNet, params: Params, dataset: Dataset, indices: np.ndarray
+    net: FactorNet, params: Any, dataset: Dataset, indices: np.ndarray
 ) -> tuple[float, dict[str, float]]:
     """Mean loss and accuracy of each factor over images of the data set."""
 
     @jax.jit
-    def judge(params: Params, arrays: Any, batch: Any, factors: jax.Array) -> tuple:
+    def judge(params: Any, arrays: Any, batch: Any, factors: jax.Array) -> tuple:
         logits = net.apply(params, dataset.decode(arrays, batch))[1]
         right = [head.argmax(axis=-1) == factors[:, k] for k, head in enumerate(logits)]
         return cross_entropy(logits, factors), jnp.stack(right, axis=-1)
 
-    parts = [indices[start : start + BATCH_SIZE] for start in range(0, len(indices), BATCH_SIZE)]
+    parts = (indices[start : start + BATCH_SIZE] for start in range(0, len(indices), BATCH_SIZE))
     judged = [
-        judge(params, dataset.arrays, dataset.lookup(part), dataset.factors_of(part))
-        for part in parts
+        judge(params, dataset.arrays, dataset.lookup(p), dataset.factors_of(p)) for p in parts
     ]
     losses, right = map(np.concatenate, zip(*judged, strict=True))
     accuracy = dict(zip(dataset.factor_names, right.mean(axis=0).tolist(), strict=True))
@@ -195,12 +191,12 @@ class _Meter:
         if not math.isfinite(loss):
             raise UserError(f"the loss is {loss} by step {step}; try a smaller learning_rate")
         rate = step / (time.monotonic() - self._start)
-        left = f"{(self._steps - step) / rate:.0f} s left"
-        self._log(f"step {step}/{self._steps}  loss {loss:.4f}  {rate:.3g} steps/s  {left}")
+        speed = f"{rate:.3g} steps/s  {(self._steps - step) / rate:.0f} s left"
+        self._log(f"step {step}/{self._steps}  loss {loss:.4f}  {speed}")
         self._pending, self._next = [], step + self._steps / LOG_POINTS
 
 
-def save(path: str | Path, params: Params, record: dict[str, Any]) -> dict[str, Any]:
+def save(path: str | Path, params: Any, record: dict[str, Any]) -> dict[str, Any]:
     """Writes weights.npz and record.json into the folder `path`; returns the record with `sha256`.
 
     Raises:
@@ -286,9 +282,7 @@ def main(argv: list[str], log: Log = print) -> int:
     """The exit status: 0 done, 2 the user's mistake."""
     try:
         given = _parse(argv)
-        settings = Settings(
-            **{f.name: getattr(given, f.name) for f in dataclasses.fields(Settings)}
-        )
+        settings = Settings(*(getattr(given, f.name) for f in dataclasses.fields(Settings)))
         data.check(given.dataset, given.source)
         _write(given.out, WEIGHTS, b"")  # found out now, not after the training
         dataset = data.load(given.dataset, given.source, given.dir.expanduser(), log=log)

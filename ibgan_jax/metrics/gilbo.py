@@ -19,6 +19,7 @@ from jax.tree_util import Partial
 
 from ibgan_jax import objectives
 from ibgan_jax.errors import UserError
+from ibgan_jax.metrics.encoding import BATCH_SIZE
 from ibgan_jax.metrics.score import Interval, Score
 from ibgan_jax.networks.conv_vae import ConvEncoder
 
@@ -121,50 +122,66 @@ def _trained(
     key: jax.Array,
 ) -> tuple[Any, np.ndarray]:
     """The encoder's parameters after training, and the bound at each step, [steps]."""
-    rate = optax.cosine_decay_schedule(protocol.learning_rate, protocol.steps)
-    optimizer = optax.adam(rate)
-
-    @partial(jax.jit, donate_argnums=0)
-    def dispatch(state: tuple, generate: Generate, steps: jax.Array) -> tuple:
-        def body(state: tuple, step: jax.Array) -> tuple:
-            params, moments = state
-            z = jax.random.normal(
-                jax.random.fold_in(key, step), (protocol.batch_size, encoder.outputs)
-            )
-
-            def loss(params: Any) -> jax.Array:
-                return -jnp.mean(jnp.sum(_bound(encoder, params, generate, z), axis=1))
-
-            value, gradients = jax.value_and_grad(loss)(params)
-            updates, moments = optimizer.update(gradients, moments)
-            return (optax.apply_updates(params, updates), moments), -value
-
-        return jax.lax.scan(body, state, steps)
-
-    images = jax.eval_shape(generate, jax.ShapeDtypeStruct((1, encoder.outputs), jnp.float32))
-    params = encoder.init(key_init, jnp.zeros(images.shape, images.dtype))
-    state, bounds = (params, optimizer.init(params)), []
+    params = _init(encoder, generate, key_init)
+    state, bounds = (params, _optimizer(protocol).init(params)), []
     for first in range(0, protocol.steps, STEPS_PER_DISPATCH):
         numbers = np.arange(first, min(first + STEPS_PER_DISPATCH, protocol.steps))
-        state, values = dispatch(state, generate, numbers)
+        state, values = _train_steps(encoder, protocol, state, generate, key, numbers)
         bounds.append(values)
     return state[0], np.concatenate([np.asarray(values, np.float64) for values in bounds])
+
+
+# Encoder and protocol are compared by value: the scores of many checkpoints share their programs.
+@partial(jax.jit, static_argnames="encoder")
+def _init(encoder: ConvEncoder, generate: Generate, key: jax.Array) -> Any:
+    return encoder.init(key, generate(jnp.zeros((1, encoder.outputs))))
+
+
+def _optimizer(protocol: Protocol) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(protocol.learning_rate, protocol.steps))
+
+
+@partial(jax.jit, static_argnames=("encoder", "protocol"), donate_argnames="state")
+def _train_steps(
+    encoder: ConvEncoder,
+    protocol: Protocol,
+    state: tuple,
+    generate: Generate,
+    key: jax.Array,
+    numbers: jax.Array,
+) -> tuple[tuple, jax.Array]:
+    """The steps with these numbers [K]: (parameters and Adam's moments, the bound at each [K])."""
+    shape = (protocol.batch_size, encoder.outputs)
+
+    def body(state: tuple, number: jax.Array) -> tuple:
+        params, moments = state
+        z = jax.random.normal(jax.random.fold_in(key, number), shape)
+
+        def loss(params: Any) -> jax.Array:
+            return -jnp.mean(jnp.sum(_bound(encoder, params, generate, z), axis=1))
+
+        value, gradients = jax.value_and_grad(loss)(params)
+        updates, moments = _optimizer(protocol).update(gradients, moments)
+        return (optax.apply_updates(params, updates), moments), -value
+
+    return jax.lax.scan(body, state, numbers)
 
 
 def _terms_of(
     encoder: ConvEncoder, params: Any, generate: Generate, draws: int, key: jax.Array
 ) -> np.ndarray:
     """The bound's terms at fresh draws, float64 [draws, d]."""
-    size = min(draws, 250)
-
-    @jax.jit
-    def terms(params: Any, generate: Generate, key: jax.Array) -> jax.Array:
-        z = jax.random.normal(key, (size, encoder.outputs))
-        return _bound(encoder, params, generate, z)
-
+    size = min(draws, BATCH_SIZE)
     keys = jax.random.split(key, -(-draws // size))
-    parts = [terms(params, generate, k) for k in keys]
+    parts = [_some_terms(encoder, size, params, generate, k) for k in keys]
     return np.concatenate([np.asarray(part, np.float64) for part in parts])[:draws]
+
+
+@partial(jax.jit, static_argnames=("encoder", "size"))
+def _some_terms(
+    encoder: ConvEncoder, size: int, params: Any, generate: Generate, key: jax.Array
+) -> jax.Array:
+    return _bound(encoder, params, generate, jax.random.normal(key, (size, encoder.outputs)))
 
 
 def _interval(totals: np.ndarray, rng: np.random.Generator) -> Interval:

@@ -35,7 +35,7 @@ class Score:
     """A value and where it came from.
 
     Attributes:
-      value: in [0, 1], 1 is ideal.
+      value: in [0, 1], 1 is ideal; of FID a distance, 0 is ideal; of GILBO nats.
       interval: 95 % interval over the votes or images that the metric drew.
       metric: a name in METRICS.
       protocol: the named set of numbers behind the value, spelt out in `settings`.
