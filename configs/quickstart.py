@@ -3,7 +3,7 @@
     python launch.py --config=configs/quickstart.py[:MODEL]
 
 A demonstration, not the paper's run: half the width, half the batch, larger learning rates, and
-instance noise that fades over 6,000 steps. `results/quickstart` has what it reached. D's learning
+instance noise that fades over 8,000 steps. `results/quickstart` has what it reached. D's learning
 rate decides: at 6e-6 the dimensions mix, at 2e-5 three of them come out clean and no more, at 4e-5
 D wins while the noise is still high. The fourth dimension appears when the noise falls below 0.2.
 """
@@ -22,7 +22,7 @@ def get_config(model: str = "ibgan"):  # noqa: ANN201
         config.network.discriminator_width = 8
         config.train.batch_size = 32
         config.hparams.noise_end = 0.05
-        config.hparams.noise_steps = 6_000.0
+        config.hparams.noise_steps = 8_000.0
     rates = {"lr_generator": 2e-4, "lr_reconstructor": 2e-4, "lr_discriminator": 1e-5}
     if config.model == "ibgan":
         rates["lr_encoder"] = 2e-4
