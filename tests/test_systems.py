@@ -24,8 +24,16 @@ def config(model, steps):
     return made
 
 
+@pytest.fixture
+def optimised(small):
+    """The VAEs' networks have one size; without optimisations they take minutes."""
+    tiny.configure({"jax_disable_most_optimizations": False})
+    yield
+    tiny.configure({"jax_disable_most_optimizations": True})  # as `small` has left it
+
+
 @pytest.mark.parametrize("model", SMALL)
-def test_train_stop_resume_score_and_report(tmp_path, small, model):
+def test_train_stop_resume_score_and_report(tmp_path, optimised, model):
     lines = []
     loop.train(config(model, 4), Workdir(tmp_path / "whole"), lines.append)
     for steps in (2, 4):

@@ -66,11 +66,12 @@ def report(
     )
     reports.curves_figure(folder / "curves.png", records, _curves(records))
     for name, (metric, matrix, xlabel, by) in MATRICES.items():
+        picture = folder / f"{name}.png"
+        picture.unlink(missing_ok=True)  # it may be of another checkpoint
         if metric in scores:
             shown = np.asarray(scores[metric][matrix])
-            reports.matrix_figure(
-                folder / f"{name}.png", shown, scores[metric]["factor_names"], names, xlabel, by
-            )
+            factors = scores[metric]["factor_names"]
+            reports.matrix_figure(picture, shown, factors, names, xlabel, by)
     _write_page(run, workdir, scores, step)
     log(f"report: {workdir.report}")
 
