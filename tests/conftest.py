@@ -1,5 +1,6 @@
 """Four virtual CPU devices for every test, and what several files share because it takes long."""
 
+import os
 import shutil
 
 import jax
@@ -21,7 +22,11 @@ def full_directory(tmp_path_factory):
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory):
     """A directory of compiled programs: whoever trains the small run compiles it only once."""
-    return tmp_path_factory.mktemp("compiled")
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # the same for every worker
+    (base / "compiled").mkdir(exist_ok=True)
+    return base / "compiled"
 
 
 @pytest.fixture
