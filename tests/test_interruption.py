@@ -11,7 +11,7 @@ import time
 import pytest
 import tiny
 
-from ibgan_jax.training import evaluation, loop
+from ibgan_jax.training import loop, reporting
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
@@ -105,7 +105,7 @@ def test_a_second_signal_acts_at_once(kind):
 
 @pytest.mark.parametrize("place", ["state", "record", "SHA256SUMS"])
 def test_one_flipped_bit(finished, copy, monkeypatch, small, place):
-    monkeypatch.setattr(evaluation, "finish", lambda *args: None)
+    monkeypatch.setattr(reporting, "finish", lambda *args: None)
     newest = copy / "checkpoints/24"
     files = [newest / place] if (newest / place).is_file() else (newest / place).rglob("*")
     path = max((path for path in files if path.is_file()), key=lambda path: path.stat().st_size)

@@ -10,7 +10,7 @@ import tiny
 from PIL import Image
 
 import launch
-from ibgan_jax.training import evaluation, loop
+from ibgan_jax.training import loop, reporting
 from ibgan_jax.training.step import make_train_steps
 
 LOGGED = {
@@ -112,7 +112,7 @@ def check_figures(path):
 
 
 def test_two_halves_equal_the_whole(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "report", lambda *args, **kwargs: None)
+    monkeypatch.setattr(reporting, "report", lambda *args, **kwargs: None)
     tiny.train(tmp_path, train_steps=12)
     assert [record["step"] for record in tiny.metrics(tmp_path)] == [4, 8, 12]
     assert tiny.scores(tmp_path)["run"]["checkpoint_step"] == 12
@@ -137,7 +137,7 @@ def test_a_finished_run_is_only_reported_again(copy):
 def test_streamed_images_train_alike(finished, tmp_path, monkeypatch):
     pytest.importorskip("grain")
     pytest.importorskip("tensorflow_datasets")
-    monkeypatch.setattr(evaluation, "finish", lambda *args: None)
+    monkeypatch.setattr(reporting, "finish", lambda *args: None)
     tiny.train(tmp_path / "run", dataset_source="stream", dataset_dir=str(tmp_path / "data"))
     # The images are the same bits, but come into the program another way, which XLA may use to
     # fuse and round differently (on a CPU it did not).
@@ -152,7 +152,7 @@ def test_streamed_images_train_alike(finished, tmp_path, monkeypatch):
 
 
 def test_divergence_is_said_and_leaves_the_last_good_checkpoint(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "finish", lambda *args: None)
+    monkeypatch.setattr(reporting, "finish", lambda *args: None)
 
     def breaking(*args):
         steps = make_train_steps(*args)

@@ -128,8 +128,11 @@ def evaluate(
     evaluation.check_metrics(names)
     recorded = [workdir.must_exist() for workdir in workdirs]
     for workdir in workdirs:
-        if not Checkpoints(workdir.checkpoints).steps():
+        steps = Checkpoints(workdir.checkpoints).steps()
+        if not steps:
             raise UserError(f"{workdir.path} holds no checkpoint yet; train first")
+        if step is not None and step not in steps:
+            raise UserError(f"no checkpoint {step} in {workdir.checkpoints}; there are: {steps}")
     for workdir, record in zip(workdirs, recorded, strict=True):
         log(f"scoring {workdir.path}")
         run = build(ConfigDict(record["config"]), log)
