@@ -1,4 +1,4 @@
-"""A system on all 737,280 dSprites for a laptop: at most 15 minutes on 2 CPU cores.
+"""A system on all 737,280 dSprites for a laptop: IB-GAN takes about 20 minutes on one CPU core.
 
     python launch.py --config=configs/quickstart.py[:MODEL]
 
