@@ -111,7 +111,7 @@ def test_evaluating_several_runs_makes_one_table(tmp_path, finished, small, caps
         folder.write_json(folder.config, {"config": tiny.config(seed=seed).to_dict()})
     folders = [str(tmp_path / f"runs/seed{seed}") for seed in (0, 1)]
     assert launch.main(["launch.py", "--mode=evaluate", *folders]) == 0
-    assert "| dsprites | ibgan | 2 |" in capsys.readouterr().out
+    assert "| quickstart | dsprites | ibgan | 2 |" in capsys.readouterr().out
     assert (tmp_path / "runs/table.md").exists()
     scores = json.loads((tmp_path / "runs/seed1/scores.json").read_text())
     assert scores["mig"]["protocol"] == "disentanglement_lib"

@@ -10,7 +10,7 @@ from ibgan_jax.errors import UserError
 from ibgan_jax.reports import table
 
 
-def entry(system="vae", seed=0, dataset="dsprites", best=0.5, mig=0.1, step=100, **protocol):
+def entry(system="vae", seed=0, best=0.5, mig=0.1, step=100, name="dsprites", beta=1.0, **protocol):
     how = {"protocol": "id_gan", "settings": {"votes": 800}} | protocol
     scores = {
         "factor_vae": {"value": best - 0.1, **how},
@@ -19,8 +19,9 @@ def entry(system="vae", seed=0, dataset="dsprites", best=0.5, mig=0.1, step=100,
         "training": {"best": best, "median": best, "last": best, "best_step": 5},
         "run": {"model": system, "seed": seed, "checkpoint_step": step},
     }
-    config = {"model": system, "seed": seed, "dataset": {"name": dataset}}
-    return table.Entry(f"{dataset}-{system}-{seed}", config, scores)
+    config = {"name": name, "model": system, "seed": seed, "dataset": {"name": "dsprites"}}
+    config["hparams"] = {"beta": beta}
+    return table.Entry(f"{name}-{system}-{seed}", config, scores)
 
 
 def test_means_and_deviations_over_seeds():
@@ -70,7 +71,7 @@ def test_scores_of_different_protocols_are_refused(other):
 
 
 def test_one_seed_twice_and_nothing_at_all_are_refused():
-    with pytest.raises(UserError, match="both vae on dsprites with seed 0"):
+    with pytest.raises(UserError, match="both dsprites, vae, with seed 0"):
         table.gather([entry(), entry(best=0.7)])
     with pytest.raises(UserError, match="no runs"):
         table.gather([])
@@ -81,3 +82,16 @@ def test_a_metric_that_some_runs_lack():
     del lacking.scores["mig"]
     text = table.markdown(table.gather([entry(), lacking]))
     assert text.splitlines()[-1].endswith("| - |")
+
+
+def test_runs_of_other_settings_or_experiments_are_other_rows():
+    entries = [entry(seed=0), entry(seed=1, beta=4.0), entry(seed=2, name="quickstart")]
+    rows = table.gather(entries, {"dsprites": {"vae": 0.61}})
+    assert [row.system for row in rows] == [
+        "vae (hparams.beta=1.0)",
+        "vae (hparams.beta=4.0)",
+        "vae",
+    ]
+    assert [row.experiment for row in rows] == ["dsprites", "dsprites", "quickstart"]
+    assert [row.seeds for row in rows] == [(0,), (1,), (2,)]
+    assert [row.published for row in rows] == [0.61] * 3

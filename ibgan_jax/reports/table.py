@@ -18,10 +18,13 @@ import numpy as np
 
 from ibgan_jax.errors import UserError
 from ibgan_jax.reports.figures import atomic
+from ibgan_jax.reports.html import flatten
 
 #: Best, median and last of the score over the checkpoints of a run; papers report the best.
 TRAINING = {"best": "best", "median": "median", "last": "last"}
 HEADLINE = "best"
+# Runs that differ in these alone are one row; steps are shown with it.
+SAME_ROW = ("seed", "dataset.dir", "dataset.source", "train.steps")
 Published = Mapping[str, Mapping[str, float]]  # data set -> system -> the paper's value
 
 
@@ -36,14 +39,16 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One system on one data set.
+    """Runs that differ in their seed alone.
 
     Attributes:
+      experiment: the config's name. dataset, system: what was learned, by what.
       seeds: of its runs. steps: of the checkpoints that were scored, smallest and largest.
       values: column -> one number a run; a run that lacks it is left out.
       published: the paper's value of the headline column, if it gives one.
     """
 
+    experiment: str
     dataset: str
     system: str
     seeds: tuple[int, ...]
@@ -70,20 +75,43 @@ def gather(entries: Sequence[Entry], published: Published | None = None) -> list
     if not entries:
         raise UserError("there are no runs to make a table of")
     _check_protocols(entries)
-    groups: dict[tuple[str, str], list[Entry]] = {}
+    groups: dict[tuple, list[Entry]] = {}
     for entry in entries:
-        key = (entry.config["dataset"]["name"], entry.config["model"])
-        groups.setdefault(key, []).append(entry)
-    return [_row(*key, group, published or {}) for key, group in groups.items()]
+        groups.setdefault(tuple(sorted(_settings(entry).items())), []).append(entry)
+    return [
+        _row(group, system, published or {})
+        for group, system in zip(groups.values(), _labels(list(groups)), strict=True)
+    ]
 
 
-def _row(dataset: str, system: str, group: Sequence[Entry], published: Published) -> Row:
+def _settings(entry: Entry) -> dict[str, str]:
+    """All that makes two runs different, the seed and where data lie apart, as text."""
+    flat = flatten(entry.config)
+    return {key: str(value) for key, value in flat if key not in SAME_ROW}
+
+
+def _labels(groups: Sequence[tuple]) -> list[str]:
+    """Each group's system, with those settings in which others of its kind differ."""
+    settings = [dict(group) for group in groups]
+    kinds = [(s["name"], s["dataset.name"], s["model"]) for s in settings]
+    labels = []
+    for own, kind in zip(settings, kinds, strict=True):
+        alike = [s for s, other in zip(settings, kinds, strict=True) if other == kind]
+        keys = [k for k in own if any(s.get(k) != own[k] for s in alike)]
+        told = ", ".join(f"{key}={own[key]}" for key in keys)
+        labels.append(own["model"] + (f" ({told})" if told else ""))
+    return labels
+
+
+def _row(group: Sequence[Entry], system: str, published: Published) -> Row:
+    config = group[0].config
+    name, dataset, model = config["name"], config["dataset"]["name"], config["model"]
     seen: dict[int, Path] = {}
     for entry in group:
         seed = entry.config["seed"]
         if seed in seen:
             raise UserError(
-                f"{seen[seed]} and {entry.path} are both {system} on {dataset} with seed {seed}; "
+                f"{seen[seed]} and {entry.path} are both {name}, {system}, with seed {seed}; "
                 "a table takes one of them"
             )
         seen[seed] = entry.path
@@ -92,8 +120,8 @@ def _row(dataset: str, system: str, group: Sequence[Entry], published: Published
     for entry in group:
         for column, value in _numbers(entry.scores).items():
             values.setdefault(column, []).append(value)
-    paper = published.get(dataset, {}).get(system)
-    return Row(dataset, system, tuple(seen), (min(steps), max(steps)), values, paper)
+    paper = published.get(dataset, {}).get(model)
+    return Row(name, dataset, system, tuple(seen), (min(steps), max(steps)), values, paper)
 
 
 def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
@@ -125,14 +153,21 @@ def markdown(rows: Sequence[Row]) -> str:
     """A Markdown table: mean +- deviation over seeds, the paper's values beside the best."""
     columns = _columns(rows)
     paper = any(row.published is not None for row in rows)
-    heads = ["data set", "system", "seeds", "steps", HEADLINE]
+    heads = ["experiment", "data set", "system", "seeds", "steps", HEADLINE]
     heads += ["paper", "difference"] if paper else []
     heads += [column for column in columns if column != HEADLINE]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for row in rows:
         low, high = row.steps
         steps = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        cells = [row.dataset, row.system, str(len(row.seeds)), steps, _cell(row, HEADLINE)]
+        cells = [
+            row.experiment,
+            row.dataset,
+            row.system,
+            str(len(row.seeds)),
+            steps,
+            _cell(row, HEADLINE),
+        ]
         if paper:
             cells += _beside_paper(row)
         cells += [_cell(row, column) for column in columns if column != HEADLINE]
@@ -166,9 +201,10 @@ def write(rows: Sequence[Row], folder: Path, stem: str = "table") -> None:
     writer = csv.writer(sheet, lineterminator="\n")
     columns = _columns(rows)
     spread = [f"{column} {part}" for column in columns for part in ("mean", "deviation")]
-    writer.writerow(["dataset", "system", "seeds", "first_step", "last_step", "published", *spread])
+    heads = ["experiment", "dataset", "system", "seeds", "first_step", "last_step", "published"]
+    writer.writerow([*heads, *spread])
     for row in rows:
-        head = [row.dataset, row.system, len(row.seeds), *row.steps, row.published]
+        head = [row.experiment, row.dataset, row.system, len(row.seeds), *row.steps, row.published]
         cells = [
             number
             for column in columns
