@@ -221,3 +221,22 @@ def test_image_that_is_no_multiple_of_the_stride(shape):
     with pytest.raises(ValueError, match="must be a multiple of the stride 2") as caught:
         convolve(jnp.ones(shape), jnp.ones((4, 4, 2, 2)), 2, 1)
     assert str(shape) in str(caught.value)
+
+
+def test_wide_patches_are_lax_where_no_gradient_is_wanted_and_agree_with_the_product():
+    x, kernel = normal(1, 2, 8, 8, 8), normal(2, 4, 4, 8, 4)  # 128 numbers for 4 outputs
+
+    def ours(x, kernel):
+        return convolve(x, kernel, 2, 1)
+
+    def value_and_pull_back(x, kernel):
+        y, pull_back = jax.vjp(ours, x, kernel)
+        return y, pull_back(y)
+
+    assert "conv_general_dilated" in str(jax.make_jaxpr(ours)(x, kernel))
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(value_and_pull_back)(x, kernel))
+    y, gradients = value_and_pull_back(x, kernel)
+    np.testing.assert_allclose(y, ours(x, kernel), rtol=TOLERANCE, atol=TOLERANCE)
+    _, pull_back = jax.vjp(lax_conv(2, 1), x, kernel)
+    for got, wanted in zip(gradients, pull_back(y), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-11, atol=1e-11)

@@ -68,7 +68,7 @@ def shrink(put=setattr):
     """Puts the small data set and few votes in place; `put` may be monkeypatch.setattr."""
     votes = factor_vae.VoteProtocol(40, 10, 200, 0.0)
     put(data, "load", load)
-    put(factor_vae, "PROTOCOLS", {"id_gan": votes})
+    put(factor_vae.factor_vae_score, "protocols", {"id_gan": votes})
     put(evaluation, "METRICS", ("factor_vae", "mig"))
     put(evaluation, "BOUND_DRAWS", 200)
     put(evaluation, "BOUND_BATCH", 100)

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import numpy as np
 
-from ibgan_jax.metrics.encoding import (
-    BATCH_SIZE,
-    CodesOf,
-    Encoder,
-    FactorDataset,
-    begin,
-    draw_fixed,
-)
-from ibgan_jax.metrics.score import Result, Score, bootstrap, scikit_learn, settings_of
+from ibgan_jax.metrics.encoding import draw_fixed
+from ibgan_jax.metrics.metric import Setup, metric
+from ibgan_jax.metrics.score import Result, bootstrap, scikit_learn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +29,8 @@ class PairProtocol:
 PROTOCOLS = {"disentanglement_lib": PairProtocol(10_000, 5_000, 64)}
 
 
-def beta_vae_score(
-    codes_of: CodesOf | Encoder,
-    dataset: FactorDataset,
-    key: jax.Array,
-    protocol: str = "disentanglement_lib",
-    batch_size: int = BATCH_SIZE,
-) -> Score:
+@metric("beta_vae", PROTOCOLS)
+def beta_vae_score(setup: Setup, settings: PairProtocol) -> Result:
     """How well the factor that pairs of images share is told from how their codes differ.
 
     For each vote one factor is chosen; the images of a pair are alike in it and drawn otherwise.
@@ -50,28 +38,13 @@ def beta_vae_score(
     score is its accuracy on votes that it was not trained on. 1 is ideal, but rotated codes reach
     it too. Factors with one value are never chosen.
 
-    Args:
-      codes_of: images [B, H, W, C] in [-1, 1] -> codes [B, d], or an Encoder.
-      dataset: has `name`, `factor_names`, `factor_sizes`, `images(factors)`.
-      key: a JAX random key; it alone decides the draws.
-      protocol: one of PROTOCOLS.
-      batch_size: images encoded at a time.
-
     Details: `train_accuracy`.
-
-    Raises:
-      UserError: unknown protocol, no factors, codes not finite [B, d], or no scikit-learn.
     """
-    settings = settings_of(PROTOCOLS, protocol)
-    scikit_learn("linear_model")
-    setup = begin(codes_of, dataset, key, batch_size)
-    encode = setup.encode
-    fixed, factors = draw_pairs(
-        setup.rng, encode.sizes, settings.train + settings.test, settings.pairs
-    )
+    scikit_learn("linear_model")  # before anything is encoded
+    encode, votes = setup.encode, settings.train + settings.test
+    fixed, factors = draw_pairs(setup.rng, encode.sizes, votes, settings.pairs)
     differences = encode.reduced(factors, mean_differences)
-    result = beta_vae_of(differences, fixed, settings.train, setup.rng)
-    return setup.score("beta_vae", protocol, dataclasses.asdict(settings), result)
+    return beta_vae_of(differences, fixed, settings.train, setup.rng)
 
 
 def draw_pairs(

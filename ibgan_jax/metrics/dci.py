@@ -6,14 +6,13 @@ import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-import jax
 import numpy as np
 from scipy.special import xlogy
 
 from ibgan_jax.metrics import logistic
-from ibgan_jax.metrics.encoding import BATCH_SIZE, CodesOf, Encoder, FactorDataset, begin
+from ibgan_jax.metrics.metric import Setup, metric
 from ibgan_jax.metrics.mutual_information import numbered
-from ibgan_jax.metrics.score import Interval, Result, Score, scikit_learn, settings_of
+from ibgan_jax.metrics.score import Interval, Result, scikit_learn
 
 # Student's t that holds 95 % with as many parts, less one, degrees of freedom.
 PARTS, T_VALUE = 5, 2.776
@@ -42,35 +41,17 @@ PROTOCOLS = {
 }
 
 
-def dci(
-    codes_of: CodesOf | Encoder,
-    dataset: FactorDataset,
-    key: jax.Array,
-    protocol: str = "disentanglement_lib",
-    batch_size: int = BATCH_SIZE,
-) -> Score:
+@metric("dci", PROTOCOLS)
+def dci(setup: Setup, settings: ImportanceProtocol) -> Result:
     """Disentanglement: whether each dimension matters to one factor only. 1 is ideal.
 
-    Args:
-      codes_of: images [B, H, W, C] in [-1, 1] -> codes [B, d], or an Encoder.
-      dataset: has `name`, `factor_names`, `factor_sizes`, `images(factors)`.
-      key: a JAX random key; it alone decides the draws.
-      protocol: `disentanglement_lib` (boosted trees) or `linear` (L1 logistic regression).
-      batch_size: images encoded at a time.
-
     Details: see `dci_of`.
-
-    Raises:
-      UserError: unknown protocol, no factors, codes not finite [B, d], or no scikit-learn.
     """
-    settings = settings_of(PROTOCOLS, protocol)
     if settings.classifier == "boosted_trees":
-        scikit_learn("ensemble")
-    setup = begin(codes_of, dataset, key, batch_size)
+        scikit_learn("ensemble")  # before anything is encoded
     factors = setup.draw(settings.train + settings.test)
     codes = setup.encode(factors)
-    result = dci_of(codes, factors, settings.train, settings.classifier, setup.key[-1])
-    return setup.score("dci", protocol, dataclasses.asdict(settings), result)
+    return dci_of(codes, factors, settings.train, settings.classifier, setup.key[-1])
 
 
 def dci_of(

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import numpy as np
 
-from ibgan_jax.metrics.encoding import (
-    BATCH_SIZE,
-    CodesOf,
-    Encoder,
-    FactorDataset,
-    Setup,
-    begin,
-    draw_fixed,
-)
-from ibgan_jax.metrics.score import Result, Score, settings_of
+from ibgan_jax.metrics.encoding import draw_fixed
+from ibgan_jax.metrics.metric import Setup, metric
+from ibgan_jax.metrics.score import Result, Score
 
 # A tenth of dSprites is 73,728 images; of its 512 colours it would be 38 million, and the variance
 # no better known for any purpose.
@@ -77,13 +69,8 @@ class FactorVaeScore(Score):
         return self.details["active"]
 
 
-def factor_vae_score(
-    codes_of: CodesOf | Encoder,
-    dataset: FactorDataset,
-    key: jax.Array,
-    protocol: str = "id_gan",
-    batch_size: int = BATCH_SIZE,
-) -> FactorVaeScore:
+@metric("factor_vae", PROTOCOLS, FactorVaeScore)
+def factor_vae_score(setup: Setup, settings: VoteProtocol) -> Result:
     """How well single code dimensions single out single factors: 1 is ideal.
 
     For each vote one factor is fixed and the others are drawn; the dimension with the least
@@ -92,18 +79,8 @@ def factor_vae_score(
     Factors with one value are never the fixed one, and a dimension that does not vary at all is
     never chosen, whatever the protocol prunes.
 
-    Args:
-      codes_of: images [B, H, W, C] in [-1, 1] -> codes [B, d], or an Encoder.
-      dataset: has `name`, `factor_names`, `factor_sizes`, `images(factors)`.
-      key: a JAX random key; it alone decides the votes.
-      protocol: one of PROTOCOLS.
-      batch_size: images encoded at a time.
-
-    Raises:
-      UserError: unknown protocol, no factors, or the codes are not finite [B, d].
+    Details: see FactorVaeScore.
     """
-    settings = settings_of(PROTOCOLS, protocol)
-    setup = begin(codes_of, dataset, key, batch_size)
     encode, rng = setup.encode, setup.rng
     variances = encode(_normaliser_factors(setup, settings)).var(axis=0, ddof=1)
 
@@ -113,11 +90,9 @@ def factor_vae_score(
 
     local, fixed = local_variances(settings.votes)
     judged = local_variances(settings.evaluation_votes) if settings.evaluation_votes else None
-    result = factor_vae_of(
+    return factor_vae_of(
         local, fixed, variances, len(encode.sizes), settings.pruned_below, judged, rng
     )
-    plain = setup.score("factor_vae", protocol, dataclasses.asdict(settings), result)
-    return FactorVaeScore(**vars(plain))
 
 
 def factor_vae_of(

@@ -11,8 +11,9 @@ import numpy as np
 
 from ibgan_jax.errors import UserError
 from ibgan_jax.metrics import mutual_information as mi
-from ibgan_jax.metrics.encoding import BATCH_SIZE, CodesOf, Encoder, FactorDataset, begin
-from ibgan_jax.metrics.score import Result, Score, bootstrap, settings_of
+from ibgan_jax.metrics.encoding import BATCH_SIZE, CodesOf, Encoder, FactorDataset
+from ibgan_jax.metrics.metric import Setup, metric
+from ibgan_jax.metrics.score import Result, Score, bootstrap
 
 PosteriorOf = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -52,43 +53,43 @@ def mig(
     codes_of: CodesOf | Encoder | None,
     dataset: FactorDataset,
     key: jax.Array,
-    protocol: str = "disentanglement_lib",
+    protocol: str | None = None,
     batch_size: int = BATCH_SIZE,
     posterior_of: PosteriorOf | None = None,
 ) -> Score:
     """How much more the best dimension tells of a factor than the next best does: 1 is ideal.
 
     Args:
-      codes_of: images [B, H, W, C] in [-1, 1] -> codes [B, d], or an Encoder; `chen2018` does
-        without.
-      dataset: has `name`, `factor_names`, `factor_sizes`, `images(factors)`.
-      key: a JAX random key; it alone decides the draws.
-      protocol: `disentanglement_lib` (binned codes) or `chen2018` (Gaussian posteriors).
-      batch_size: images encoded at a time.
+      codes_of: as in every metric; `chen2018` does without (None).
+      dataset, key, protocol, batch_size: as in every metric. `disentanglement_lib` (the default)
+        bins codes, `chen2018` takes Gaussian posteriors.
       posterior_of: images -> (means [B, d], log variances [B, d]); only for `chen2018`.
 
     Details: `mutual_information` [d, F] and `entropies` [F], in nats.
 
     Raises:
-      UserError: unknown protocol, no factors, codes not finite [B, d], or no posterior_of.
+      UserError: as every metric, or `chen2018` without posterior_of.
     """
-    settings = settings_of(PROTOCOLS, protocol)
-    posterior = isinstance(settings, PosteriorProtocol)
-    if posterior:
+    if isinstance(mig.protocols.get(protocol), PosteriorProtocol):
         if posterior_of is None:
             raise UserError(
                 f"MIG's protocol {protocol!r} needs posterior_of: images -> (means, log variances)"
             )
         codes_of = lambda images: jnp.concatenate(posterior_of(images), axis=-1)  # noqa: E731
-    setup = begin(codes_of, dataset, key, batch_size)
+    return _gap(codes_of, dataset, key, protocol, batch_size)
+
+
+@metric("mig", PROTOCOLS)
+def _gap(setup: Setup, settings: BinProtocol | PosteriorProtocol) -> Result:
+    """The gap of binned codes, or of posteriors whose means and log variances are the codes."""
     factors = setup.draw(settings.images)
     codes = setup.encode(factors)
-    if posterior:
-        means, log_variances = np.split(codes, 2, axis=-1)
-        result = posterior_mig_of(means, log_variances, factors, setup.rng)
-    else:
-        result = mig_of(codes, factors, settings.bins, setup.rng)
-    return setup.score("mig", protocol, dataclasses.asdict(settings), result)
+    if isinstance(settings, BinProtocol):
+        return mig_of(codes, factors, settings.bins, setup.rng)
+    return posterior_mig_of(*np.split(codes, 2, axis=-1), factors, setup.rng)
+
+
+mig.protocols = _gap.protocols
 
 
 def mig_of(

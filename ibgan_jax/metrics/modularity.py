@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import jax
 import numpy as np
 
 from ibgan_jax.metrics import mutual_information as mi
-from ibgan_jax.metrics.encoding import BATCH_SIZE, CodesOf, Encoder, FactorDataset, begin
+from ibgan_jax.metrics.metric import Setup, metric
 from ibgan_jax.metrics.mig import BinProtocol
-from ibgan_jax.metrics.score import Result, Score, settings_of
+from ibgan_jax.metrics.score import Result
 
 PROTOCOLS = {"disentanglement_lib": BinProtocol(10_000, 20)}
 
 
-def modularity(
-    codes_of: CodesOf | Encoder,
-    dataset: FactorDataset,
-    key: jax.Array,
-    protocol: str = "disentanglement_lib",
-    batch_size: int = BATCH_SIZE,
-) -> Score:
+@metric("modularity", PROTOCOLS)
+def modularity(setup: Setup, settings: BinProtocol) -> Result:
     """How little each dimension tells of any factor but its own: 1 is ideal.
 
-    Args:
-      codes_of: images [B, H, W, C] in [-1, 1] -> codes [B, d], or an Encoder.
-      dataset: has `name`, `factor_names`, `factor_sizes`, `images(factors)`.
-      key: a JAX random key; it alone decides the draws.
-      protocol: one of PROTOCOLS.
-      batch_size: images encoded at a time.
-
     Details: `mutual_information` [d, F] in nats, `by_dimension` [d].
-
-    Raises:
-      UserError: unknown protocol, no factors, or the codes are not finite [B, d].
     """
-    settings = settings_of(PROTOCOLS, protocol)
-    setup = begin(codes_of, dataset, key, batch_size)
     factors = setup.draw(settings.images)
-    result = modularity_of(setup.encode(factors), factors, settings.bins, setup.rng)
-    return setup.score("modularity", protocol, dataclasses.asdict(settings), result)
+    return modularity_of(setup.encode(factors), factors, settings.bins, setup.rng)
 
 
 def modularity_of(

@@ -7,12 +7,11 @@ import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-import jax
 import numpy as np
 
-from ibgan_jax.metrics.encoding import BATCH_SIZE, CodesOf, Encoder, FactorDataset, begin
+from ibgan_jax.metrics.metric import Setup, metric
 from ibgan_jax.metrics.mutual_information import gap
-from ibgan_jax.metrics.score import Result, Score, bootstrap, scikit_learn, settings_of
+from ibgan_jax.metrics.score import Result, bootstrap, scikit_learn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,34 +33,16 @@ class SvmProtocol:
 PROTOCOLS = {"disentanglement_lib": SvmProtocol(10_000, 5_000, 0.01)}
 
 
-def sap(
-    codes_of: CodesOf | Encoder,
-    dataset: FactorDataset,
-    key: jax.Array,
-    protocol: str = "disentanglement_lib",
-    batch_size: int = BATCH_SIZE,
-) -> Score:
+@metric("sap", PROTOCOLS)
+def sap(setup: Setup, settings: SvmProtocol) -> Result:
     """How much better the best dimension predicts a factor than the next best: the gap's mean.
 
-    Args:
-      codes_of: images [B, H, W, C] in [-1, 1] -> codes [B, d], or an Encoder.
-      dataset: has `name`, `factor_names`, `factor_sizes`, `images(factors)`.
-      key: a JAX random key; it alone decides the draws.
-      protocol: one of PROTOCOLS.
-      batch_size: images encoded at a time.
-
     Details: `accuracies` [d, F], of predicting a factor from one dimension.
-
-    Raises:
-      UserError: unknown protocol, no factors, codes not finite [B, d], or no scikit-learn.
     """
-    settings = settings_of(PROTOCOLS, protocol)
-    scikit_learn("svm")
-    setup = begin(codes_of, dataset, key, batch_size)
+    scikit_learn("svm")  # before anything is encoded
     factors = setup.draw(settings.train + settings.test)
     codes = setup.encode(factors)
-    result = sap_of(codes, factors, settings.train, settings.penalty, setup.rng)
-    return setup.score("sap", protocol, dataclasses.asdict(settings), result)
+    return sap_of(codes, factors, settings.train, settings.penalty, setup.rng)
 
 
 def sap_of(

@@ -6,14 +6,13 @@ import dataclasses
 import importlib
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ibgan_jax.errors import UserError
 
 Interval = tuple[float, float]
-Settings = TypeVar("Settings")
 
 
 class Result(NamedTuple):
@@ -66,17 +65,6 @@ class Score:
             name: value.tolist() if isinstance(value, np.ndarray) else value
             for name, value in entries.items()
         }
-
-
-def settings_of(protocols: dict[str, Settings], protocol: str) -> Settings:
-    """The settings of a named protocol.
-
-    Raises:
-      UserError: there is none of that name.
-    """
-    if protocol not in protocols:
-        raise UserError(f"unknown protocol {protocol!r}; choose one of: {', '.join(protocols)}")
-    return protocols[protocol]
 
 
 def scikit_learn(module: str) -> ModuleType:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import jax
 
 from ibgan_jax.errors import UserError
-from ibgan_jax.metrics.beta_vae import PROTOCOLS as BETA_VAE
 from ibgan_jax.metrics.beta_vae import beta_vae_score
-from ibgan_jax.metrics.dci import PROTOCOLS as DCI
 from ibgan_jax.metrics.dci import dci
 from ibgan_jax.metrics.encoding import BATCH_SIZE, CodesOf, Encoder, FactorDataset
-from ibgan_jax.metrics.factor_vae import PROTOCOLS as FACTOR_VAE
 from ibgan_jax.metrics.factor_vae import factor_vae_score
-from ibgan_jax.metrics.mig import PROTOCOLS as MIG
+from ibgan_jax.metrics.metric import Metric
 from ibgan_jax.metrics.mig import PosteriorOf, mig
-from ibgan_jax.metrics.modularity import PROTOCOLS as MODULARITY
 from ibgan_jax.metrics.modularity import modularity
-from ibgan_jax.metrics.sap import PROTOCOLS as SAP
 from ibgan_jax.metrics.sap import sap
 from ibgan_jax.metrics.score import Score
 
-METRICS: dict[str, Callable[..., Score]] = {
+METRICS: dict[str, Metric] = {
     "factor_vae": factor_vae_score,
     "mig": mig,
     "dci": dci,
@@ -33,14 +27,7 @@ METRICS: dict[str, Callable[..., Score]] = {
 }
 
 # The protocols of each metric, the default one first.
-PROTOCOLS: dict[str, dict[str, Any]] = {
-    "factor_vae": FACTOR_VAE,
-    "mig": MIG,
-    "dci": DCI,
-    "sap": SAP,
-    "modularity": MODULARITY,
-    "beta_vae": BETA_VAE,
-}
+PROTOCOLS = {name: measured.protocols for name, measured in METRICS.items()}
 
 
 def evaluate_all(
