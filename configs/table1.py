@@ -2,10 +2,11 @@
 
     python launch.py --config=configs/table1.py [--config.study.seeds="(0,1)"]
 
-The runs go into runs/table1, one after another; the same command takes up what is not finished.
-`python launch.py --mode=report --workdir=runs/table1` prints the paper's value, ours and the
-difference, with how many seeds and steps stand behind ours. At full length this is the work of a
-GPU: 140 runs of 150,000 to 500,000 steps.
+`--config.study.grid=True` trains each system with every published value of its own weight (beta,
+gamma), otherwise with the default. The runs go into runs/table1, one after another; the same
+command takes up what is not finished. `python launch.py --mode=report --workdir=runs/table1` prints
+the paper's value, ours and the difference, with how many seeds and steps stand behind ours. At full
+length this is the work of a GPU: 140 runs of 150,000 to 500,000 steps.
 """
 
 from ml_collections import ConfigDict
@@ -21,6 +22,7 @@ def get_config(_: str = ""):  # noqa: ANN201
         "experiments": ("dsprites", "color_dsprites"),
         "models": MODELS,
         "seeds": tuple(range(10)),
+        "grid": False,  # True: every value of each system's own weight (`grid` of its config)
     }
     config.dataset = {"source": "resident", "dir": "data"}
     # 0: what each experiment has.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FREE_KEYS = ("train.steps", "dataset.dir")
 # Static settings of a model that are facts of its data set: a run fills them in.
 FACTS = ("channels", "dataset_size")
-KEYS = ("name", "seed", "model", "network", "dataset", "train", "hparams", "population")
+KEYS = ("name", "seed", "model", "network", "dataset", "train", "hparams", "grid", "population")
 _PERIODS = ("log_every", "evaluate_every", "checkpoint_every")
 
 
@@ -52,6 +52,7 @@ def base(name: str, model: str) -> ConfigDict:
         }
     )
     config.hparams = ConfigDict(dict(made.hparams))
+    config.grid = ConfigDict({name: tuple(values) for name, values in made.grid.items()})
     empty = {"seeds": (), **dict.fromkeys(made.hparams, ())}
     config.population = ConfigDict(empty)
     return config.lock()

@@ -64,7 +64,7 @@ def test_dsprites_is_the_papers_run():
 def test_every_config_has_the_common_keys(name, model):
     config = get(name, model)
     assert (config.name, config.model) == (name, model)
-    assert {"seed", "network", "dataset", "train", "hparams", "population"} <= set(config)
+    assert {"seed", "network", "dataset", "train", "hparams", "grid", "population"} <= set(config)
     assert {"name", "source", "dir"} <= set(config.dataset)
     assert {"steps", "batch_size", *PERIODS} <= set(config.train)
     assert set(config.population) == {"seeds", *config.hparams}

@@ -25,7 +25,7 @@ def config(**changed):
 
 
 def test_table1_is_seven_systems_on_two_data_sets_with_ten_seeds():
-    members = list(study.members(table1.get_config(), CONFIGS))
+    members = [member for _, member in study.members(table1.get_config(), CONFIGS)]
     assert len(members) == 7 * 2 * 10
     assert {m.dataset.name for m in members} == {"dsprites", "color_dsprites"}
     steps = {(m.name, m.model): m.train.steps for m in members}
@@ -38,10 +38,18 @@ def test_table1_is_seven_systems_on_two_data_sets_with_ten_seeds():
 
 def test_numbers_of_the_study_replace_the_recipes():
     few = config(train_steps=300, train_evaluate_every=100, dataset_dir="elsewhere")
-    for member in study.members(few, CONFIGS):
+    for _, member in study.members(few, CONFIGS):
         assert (member.train.steps, member.train.evaluate_every) == (300, 100)
         assert member.train.log_every == 100
         assert member.dataset.dir == "elsewhere"
+
+
+def test_a_study_of_the_grid_trains_every_published_weight():
+    made = config()
+    made.study.grid, made.study.models, made.study.seeds = True, ("vae", "beta_vae"), (3,)
+    found = {folder: member.hparams.beta for folder, member in study.members(made, CONFIGS)}
+    assert found.pop("quickstart-vae-seed3") == 1.0
+    assert found == {f"quickstart-beta_vae-beta{beta}-seed3": beta for beta in (1, 2, 4, 6, 8, 16)}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +75,8 @@ def test_training_skips_what_is_finished_and_takes_up_the_rest(
     # The first run is there already, the second is what `loop.train` is asked for.
     first = home.path / "quickstart-ibgan-seed0"
     shutil.copytree(finished, first)
-    monkeypatch.setattr(study, "members", lambda *_: [tiny.config(), tiny.config(seed=1)])
+    two = [(f"quickstart-ibgan-seed{seed}", tiny.config(seed=seed)) for seed in (0, 1)]
+    monkeypatch.setattr(study, "members", lambda *_: two)
 
     def train(member, folder, log):
         trained.append((member.seed, folder.path.name))
@@ -91,7 +100,8 @@ def test_training_skips_what_is_finished_and_takes_up_the_rest(
 
 def test_a_run_that_diverges_does_not_stop_the_study(tmp_path, finished, small, monkeypatch):
     lines = []
-    monkeypatch.setattr(study, "members", lambda *_: [tiny.config(seed=1), tiny.config(seed=2)])
+    two = [(f"run-{seed}", tiny.config(seed=seed)) for seed in (1, 2)]
+    monkeypatch.setattr(study, "members", lambda *_: two)
 
     def train(member, folder, log):
         if member.seed == 1:

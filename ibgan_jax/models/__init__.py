@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from typing import Any
 
 from ibgan_jax.errors import UserError
 from ibgan_jax.models.base import Model
-from ibgan_jax.models.beta_tcvae import BetaTCVAE
-from ibgan_jax.models.factor_vae import FactorVAE
-from ibgan_jax.models.ibgan import IBGAN
-from ibgan_jax.models.infogan import GAN, InfoGAN
-from ibgan_jax.models.vae import VAE, BetaVAE
 
-_MODELS: dict[str, type] = {
-    "gan": GAN,
-    "infogan": InfoGAN,
-    "ibgan": IBGAN,
-    "vae": VAE,
-    "beta_vae": BetaVAE,
-    "factor_vae": FactorVAE,
-    "beta_tcvae": BetaTCVAE,
+# Name -> file and class; a system is imported when it is asked for.
+_MODELS = {
+    "gan": "infogan.GAN",
+    "infogan": "infogan.InfoGAN",
+    "ibgan": "ibgan.IBGAN",
+    "vae": "vae.VAE",
+    "beta_vae": "vae.BetaVAE",
+    "factor_vae": "factor_vae.FactorVAE",
+    "beta_tcvae": "beta_tcvae.BetaTCVAE",
 }
 NAMES = tuple(_MODELS)
 
@@ -33,14 +30,16 @@ def get(name: str, **network: Any) -> Model:
     """
     if name not in _MODELS:
         raise UserError(f"unknown model {name!r}; choose one of: {', '.join(NAMES)}")
-    settings = {field.name for field in dataclasses.fields(_MODELS[name])}
+    file, _, kind = _MODELS[name].partition(".")
+    system = getattr(importlib.import_module(f"{__name__}.{file}"), kind)
+    settings = {field.name for field in dataclasses.fields(system)}
     unknown = sorted(set(network) - settings)
     if unknown:
         raise UserError(
             f"unknown network setting {unknown[0]!r} of model {name!r}; "
             f"choose from: {', '.join(sorted(settings))}"
         )
-    return _MODELS[name](**network)
+    return system(**network)
 
 
 __all__ = ["NAMES", "Model", "get"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Protocol
 
 import jax
 import optax
+
+from ibgan_jax.errors import UserError
 
 PyTree = Any
 ByPlayer = dict[str, PyTree]
@@ -76,3 +79,33 @@ class Model(Protocol):
 
         They are means over real images [B, H, W, C], or over as many draws of the model's own.
         """
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The static settings that every system has, and what follows from them.
+
+    Attributes:
+      z_dim: dimensions of the noise or the latent z.
+      channels: of the 64 x 64 images.
+    """
+
+    z_dim: int = 10
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises UserError naming a size among the settings that is not 1 or more."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            sizes = value if isinstance(value, tuple) else (value,)
+            if any(type(size) is int and size < 1 for size in sizes):
+                raise UserError(f"network.{field.name}={value} must be 1 or more")
+
+    @property
+    def code_dim(self) -> int:
+        """Dimensions of a code: of z itself, where no encoder stands between it and the images."""
+        return self.z_dim
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return (64, 64, self.channels)

@@ -11,22 +11,13 @@ import optax
 from flax import linen as nn
 
 from ibgan_jax.errors import UserError
-from ibgan_jax.models.base import ByPlayer, Hparams
+from ibgan_jax.models.base import ByPlayer, Hparams, Settings
 from ibgan_jax.networks.dcgan import ConvBlocks, Generator, Head, front_blocks, head_blocks
 
 INITIALIZERS = {
     "normal": nn.initializers.normal(0.02),
     "orthogonal": nn.initializers.orthogonal(column_axis=-1),
 }
-
-
-def check_sizes(settings: object) -> None:
-    """Raises UserError naming a size among a model's settings that is not 1 or more."""
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        sizes = value if isinstance(value, tuple) else (value,)
-        if any(type(size) is int and size < 1 for size in sizes):
-            raise UserError(f"network.{field.name}={value} must be 1 or more")
 
 
 def rmsprop(learning_rate: jax.Array) -> optax.GradientTransformation:
@@ -39,20 +30,16 @@ def rmsprop(learning_rate: jax.Array) -> optax.GradientTransformation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Players:
+class Players(Settings):
     """Modules, variables and optimizers of G_theta, q_phi and D_w. Defaults are dSprites'.
 
     Attributes:
-      z_dim: dimensions of the noise z.
-      channels: of the 64 x 64 images.
       generator_width, discriminator_width: g and d of the authors' tables.
       shared_front: q_phi and D_w share their three strided blocks, trained by D's loss alone
         (the paper's text, CelebA and Chairs), instead of two trunks (the dSprites code).
       initializer: "normal" (0.02) or "orthogonal".
     """
 
-    z_dim: int = 10
-    channels: int = 1
     generator_width: int = 16
     discriminator_width: int = 16
     shared_front: bool = False
@@ -62,19 +49,10 @@ class Players:
 
     def __post_init__(self) -> None:
         """Raises UserError naming a setting that cannot be."""
+        super().__post_init__()
         if self.initializer not in INITIALIZERS:
             known = ", ".join(INITIALIZERS)
             raise UserError(f"network.initializer={self.initializer!r} is not one of: {known}")
-        check_sizes(self)
-
-    @property
-    def code_dim(self) -> int:
-        """Dimensions of what G_theta takes: z itself, where no encoder stands between."""
-        return self.z_dim
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return (64, 64, self.channels)
 
     @cached_property
     def generator(self) -> Generator:

@@ -19,24 +19,15 @@ import jax.numpy as jnp
 import optax
 
 from ibgan_jax import objectives
-from ibgan_jax.models.base import ByPlayer, Hparams
-from ibgan_jax.models.players import check_sizes
+from ibgan_jax.models.base import ByPlayer, Hparams, Settings
 from ibgan_jax.networks.conv_vae import ConvDecoder, ConvEncoder
 
 Posterior = tuple[jax.Array, jax.Array, jax.Array]  # mean, log-variance and a draw z, each [B, d]
 
 
 @dataclasses.dataclass(frozen=True)
-class VAE:
-    """q_phi(z|x) and p_theta(x|z); the representation is q's mean.
-
-    Attributes:
-      z_dim: latent dimensions.
-      channels: of the 64 x 64 images.
-    """
-
-    z_dim: int = 10
-    channels: int = 1
+class VAE(Settings):
+    """q_phi(z|x) and p_theta(x|z); the representation is q's mean."""
 
     players = ("encoder", "decoder")
     hparams: ClassVar[dict] = {"beta": 1.0, "lr_encoder": 1e-4, "lr_decoder": 1e-4}
@@ -46,18 +37,6 @@ class VAE:
     share = "kl"
     symbol = "z"
     batches = 1
-
-    def __post_init__(self) -> None:
-        """Raises UserError naming a size that is not 1 or more."""
-        check_sizes(self)
-
-    @property
-    def code_dim(self) -> int:
-        return self.z_dim
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return (64, 64, self.channels)
 
     @cached_property
     def encoder(self) -> ConvEncoder:

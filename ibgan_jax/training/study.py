@@ -6,6 +6,7 @@ each of their combinations, and `study.json`, which says what belongs to it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import runpy
 from collections.abc import Callable, Iterator, Sequence
@@ -33,8 +34,10 @@ def is_study(config: ConfigDict | None) -> bool:
     return config is not None and "study" in config
 
 
-def members(config: ConfigDict, experiments: Path) -> Iterator[ConfigDict]:
-    """The config of every run; experiment NAME is the file NAME.py in `experiments`.
+def members(config: ConfigDict, experiments: Path) -> Iterator[tuple[str, ConfigDict]]:
+    """(folder, config) of every run; experiment NAME is the file NAME.py in `experiments`.
+
+    With `study.grid` a system trains once with every value of its own published grid.
 
     Raises:
       UserError: an experiment, a model or a seed that cannot be.
@@ -48,16 +51,27 @@ def members(config: ConfigDict, experiments: Path) -> Iterator[ConfigDict]:
             raise UserError(f"study.experiments: there is no {path}")
         get_config = runpy.run_path(str(path))["get_config"]
         for name in study.models:
-            for seed in study.seeds:
-                made = get_config(name)
-                made.seed = seed
-                made.dataset.dir = config.dataset.dir
-                made.dataset.source = config.dataset.source
-                for key, value in config.train.items():
-                    if value:  # 0 leaves each recipe its own
-                        made.train[key] = value
-                configs.check(made)
-                yield made
+            grid = get_config(name).grid.to_dict() if study.grid else {}
+            for weights in itertools.product(*grid.values()):
+                chosen = dict(zip(grid, weights, strict=True))
+                for seed in study.seeds:
+                    yield _member(config, get_config(name), chosen, seed)
+
+
+def _member(
+    config: ConfigDict, made: ConfigDict, weights: dict[str, float], seed: int
+) -> tuple[str, ConfigDict]:
+    """An experiment's config with what the study says of it, and the folder of its run."""
+    made.seed = seed
+    made.hparams.update(weights)
+    made.dataset.dir = config.dataset.dir
+    made.dataset.source = config.dataset.source
+    for key, value in config.train.items():
+        if value:  # 0 leaves each recipe its own
+            made.train[key] = value
+    configs.check(made)
+    told = "".join(f"-{key}{value:g}" for key, value in weights.items())
+    return f"{made.name}-{made.model}{told}-seed{seed}", made
 
 
 def train(config: ConfigDict, experiments: Path, workdir: Workdir, log: Log = print) -> None:
@@ -70,8 +84,8 @@ def train(config: ConfigDict, experiments: Path, workdir: Workdir, log: Log = pr
     runs = list(members(config, experiments))
     workdir.create()
     workdir.write_json(workdir.path / RECORD, {"config": config.to_dict()})
-    for number, member in enumerate(runs, 1):
-        folder = Workdir(workdir.path / f"{member.name}-{member.model}-seed{member.seed}")
+    for number, (name, member) in enumerate(runs, 1):
+        folder = Workdir(workdir.path / name)
         log(f"run {number} of {len(runs)}: {folder.path}")
         if _finished(member, folder):
             log("finished before")
