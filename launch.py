@@ -2,6 +2,7 @@
 
 python launch.py --config=configs/dsprites.py[:MODEL] [--workdir=DIR] [--config.KEY=VALUE ...]
 python launch.py --mode=evaluate --workdir=DIR [DIR ...] [--step=N] [--metrics=NAME,NAME]
+    [--classifier=DIR]
 python launch.py --mode=report --workdir=DIR [--step=N]
 """
 
@@ -51,6 +52,7 @@ def _read(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_string("workdir", None, "runs/NAME-MODEL-seedS unless given", flag_values=values)
     flags.DEFINE_string("mode", "train", ", ".join(MODES), flag_values=values)
     flags.DEFINE_list("metrics", None, "METRIC or METRIC:PROTOCOL, ...", flag_values=values)
+    flags.DEFINE_string("classifier", None, "the folder of FID's network", flag_values=values)
     flags.DEFINE_integer("step", None, "the checkpoint to score or draw", flag_values=values)
     try:
         rest = values(argv)[1:]
@@ -110,7 +112,9 @@ def run(values: flags.FlagValues, more: list[str]) -> None:
         found = study.find([Path(path) for path in ([folder] if folder else []) + more])
         if config is not None and not study.is_study(config):
             configs.check_same(workdir.must_exist()["config"], config, workdir.path)
-        study.evaluate(found, values.step, tuple(values.metrics or evaluation.METRICS))
+        classifier = values.classifier and Path(values.classifier)
+        names = tuple(values.metrics or evaluation.METRICS)
+        study.evaluate(found, values.step, names, classifier=classifier)
     elif (workdir.path / study.RECORD).exists():
         study.write_table(workdir)
     else:

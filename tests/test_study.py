@@ -1,5 +1,6 @@
 """A study: which runs belong to it, that it goes on where it was, and its table."""
 
+import functools
 import json
 import shutil
 
@@ -9,8 +10,11 @@ from ml_collections import ConfigDict
 
 import launch
 from configs import table1
+from ibgan_jax import metrics
 from ibgan_jax.errors import UserError
+from ibgan_jax.metrics import factor_classifier
 from ibgan_jax.training import loop, study
+from ibgan_jax.training.run import build
 from ibgan_jax.training.workdir import Workdir
 
 CONFIGS = tiny.ROOT / "configs"
@@ -143,8 +147,37 @@ def test_mistakes_are_one_line(tmp_path, finished, capsys):
         "--mode=evaluate", "--metrics=factor_vae,mig:x", finished
     )
     assert "must include factor_vae" in said("--mode=evaluate", "--metrics=mig", finished)
+    fid = "--metrics=factor_vae,fid"
+    assert "fid needs --classifier=DIR" in said("--mode=evaluate", fid, finished)
+    nowhere = f"--classifier={tmp_path / 'empty'}"
+    assert "holds no classifier" in said("--mode=evaluate", fid, nowhere, finished)
     bare = Workdir(tmp_path / "bare")
     bare.create()
     bare.write_json(bare.config, {"config": ConfigDict(tiny.config()).to_dict()})
     assert "holds no checkpoint" in said("--mode=evaluate", finished, bare.path)
     assert "unexpected argument" in said("--mode=report", f"--workdir={finished}", "more")
+
+
+def test_fid_and_gilbo_are_scored_beside_the_codes(tmp_path, finished, small, monkeypatch):
+    run = build(tiny.config(), log=lambda line: None)
+    settings = factor_classifier.Settings(steps=2, batch_size=4)
+    quiet = lambda line: None  # noqa: E731
+    params, record = factor_classifier.train(run.dataset, settings, quiet)
+    factor_classifier.save(tmp_path / "net", params, record)
+    shutil.copytree(finished, tmp_path / "run")
+    monkeypatch.setattr(metrics, "fid", functools.partial(metrics.fid, count=40))
+    monkeypatch.setattr(metrics, "gilbo", functools.partial(metrics.gilbo, steps=2, draws=50))
+    arguments = ["--metrics=factor_vae,fid,gilbo", f"--classifier={tmp_path / 'net'}"]
+    assert launch.main(["launch.py", "--mode=evaluate", str(tmp_path / "run"), *arguments]) == 0
+    scores = tiny.scores(tmp_path / "run")
+    assert (scores["fid"]["protocol"], scores["fid"]["settings"]["images"]) == ("factor_net", 40)
+    assert scores["fid"]["value"] > 0
+    assert scores["gilbo"]["protocol"] == "conv_encoder"
+    assert len(scores["gilbo"]["per_dimension"]) == 10
+    # Another data set's network would give numbers that mean nothing.
+    other = {**record, "dataset": "noisy_dsprites"}
+    factor_classifier.save(tmp_path / "other", params, other)
+    with pytest.raises(UserError, match="trained on noisy_dsprites, a run on dsprites"):
+        study.evaluate(
+            [Workdir(tmp_path / "run")], None, ("factor_vae", "fid"), quiet, tmp_path / "other"
+        )

@@ -10,9 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 from ibgan_jax import metrics, reports
 from ibgan_jax.errors import UserError
+from ibgan_jax.metrics import factor_classifier
 from ibgan_jax.models.base import ByPlayer, Hparams, Model
 from ibgan_jax.training.checkpoint import Checkpoints
 from ibgan_jax.training.run import Run
@@ -27,6 +29,8 @@ TRAINING_KEY, EVALUATION_KEY = 0, 1
 BOUND_DRAWS, BOUND_BATCH = 10_000, 1_000
 # What takes minutes (dci by boosted trees, beta_vae) is for those who ask for it.
 METRICS = ("factor_vae", "mig", "dci:linear", "sap", "modularity")
+# What is measured of the generator, not of codes, and its protocols; these take minutes.
+OF_GENERATOR = {"fid": ("factor_net",), "gilbo": ("conv_encoder",)}
 
 
 def score(run: Run, variables: ByPlayer, key: int) -> metrics.Score:
@@ -59,26 +63,32 @@ def evaluate(
     step: int | None = None,
     log: Callable[[str], Any] = print,
     names: Sequence[str] | None = None,
+    classifier: Path | None = None,
 ) -> dict[str, Any]:
     """Scores one checkpoint (the newest, or `step`) and writes scores.json.
 
-    `names` are METRIC or METRIC:PROTOCOL, by default METRICS.
+    `names` are METRIC or METRIC:PROTOCOL, by default METRICS; `classifier` is the folder of the
+    network behind FID.
 
     Raises:
-      UserError: there is no such checkpoint or metric, or a data set has no factors to score by.
+      UserError: there is no such checkpoint, metric or classifier, or a data set has no factors to
+        score by.
     """
     names = METRICS if names is None else names
-    check_metrics(names)
+    check_metrics(names, [run.dataset.name], classifier)
     state, step = restore(run, workdir, step, log)
     variables = state.variables
     posterior = getattr(run.model, "posterior", None)
+    of_generator = [name for name in names if name.partition(":")[0] in OF_GENERATOR]
     found = metrics.evaluate_all(
         lambda images: run.represent(variables, images),
         run.dataset,
         jax.random.key(EVALUATION_KEY),
-        names,
+        [name for name in names if name not in of_generator],
         posterior_of=posterior and jax.jit(lambda images: posterior(variables, images)),
     )
+    for name in of_generator:
+        found[name] = _of_generator(name.partition(":")[0], run, variables, classifier)
     information = bounds(run, state, EVALUATION_KEY)
     common = {"protocol": "mean of draws", "draws": BOUND_DRAWS, "checkpoint_step": step}
     active = {
@@ -98,18 +108,50 @@ def evaluate(
     return scores
 
 
-def check_metrics(names: Sequence[str]) -> None:
-    """Raises UserError for a name that is no METRIC or METRIC:PROTOCOL, or without factor_vae."""
+def check_metrics(
+    names: Sequence[str], datasets: Sequence[str], classifier: Path | None = None
+) -> None:
+    """Finds out now what would stop an evaluation later.
+
+    Raises:
+      UserError: a name is no METRIC or METRIC:PROTOCOL, factor_vae is not among them, or FID is but
+        its classifier is not there or has learned another data set than one of `datasets`.
+    """
+    protocols = {**metrics.PROTOCOLS, **OF_GENERATOR}
     for name in names:
         metric, _, protocol = name.partition(":")
-        if metric not in metrics.PROTOCOLS:
-            known = ", ".join(metrics.PROTOCOLS)
-            raise UserError(f"unknown metric {name!r}; choose from: {known}")
-        if protocol and protocol not in metrics.PROTOCOLS[metric]:
-            known = ", ".join(metrics.PROTOCOLS[metric])
+        if metric not in protocols:
+            raise UserError(f"unknown metric {name!r}; choose from: {', '.join(protocols)}")
+        if protocol and protocol not in protocols[metric]:
+            known = ", ".join(protocols[metric])
             raise UserError(f"unknown protocol {protocol!r} of {metric}; choose one of: {known}")
     if "factor_vae" not in names:
         raise UserError("the metrics must include factor_vae, by which checkpoints are compared")
+    if any(name.partition(":")[0] == "fid" for name in names):
+        if classifier is None:
+            raise UserError(
+                "fid needs --classifier=DIR, the network whose features it compares; train one: "
+                f"python -m {factor_classifier.__name__} --out=DIR"
+            )
+        learned = factor_classifier.load(classifier)[1]["dataset"]
+        for dataset in datasets:
+            if dataset != learned:
+                raise UserError(f"{classifier} was trained on {learned}, a run on {dataset}")
+
+
+def _of_generator(
+    metric: str, run: Run, variables: ByPlayer, classifier: Path | None
+) -> metrics.Score:
+    """GILBO or FID of images made of codes ~ N(0, I), which is IB-GAN's m(r) too."""
+    key, dims = jax.random.key(EVALUATION_KEY), run.model.code_dim
+    if metric == "gilbo":
+        return metrics.gilbo(Partial(run.model.generate, variables), dims, key)
+    features_of, record = factor_classifier.load(classifier)
+
+    def generate(key: jax.Array, count: int) -> jax.Array:
+        return run.generate(variables, jax.random.normal(key, (count, dims)))
+
+    return metrics.fid(features_of, run.dataset, generate, key, record=record)
 
 
 def history(workdir: Workdir) -> dict[str, Any]:

@@ -129,18 +129,21 @@ def evaluate(
     step: int | None,
     names: Sequence[str],
     log: Log = print,
+    classifier: Path | None = None,
 ) -> None:
     """Scores every run and prints, and writes, one table of them.
 
     Its files lie in the folder of a single run, else in the one that all have in common.
 
     Raises:
-      UserError: a run without checkpoints, or scores that do not belong in one table.
+      UserError: a run without checkpoints, an unknown metric, a classifier that FID lacks or
+        cannot use, or scores that do not belong in one table.
     """
     from ml_collections import ConfigDict
 
-    evaluation.check_metrics(names)
     recorded = [workdir.must_exist() for workdir in workdirs]
+    datasets = [record["config"]["dataset"]["name"] for record in recorded]
+    evaluation.check_metrics(names, datasets, classifier)
     for workdir in workdirs:
         steps = Checkpoints(workdir.checkpoints).steps()
         if not steps:
@@ -150,7 +153,7 @@ def evaluate(
     for workdir, record in zip(workdirs, recorded, strict=True):
         log(f"scoring {workdir.path}")
         run = build(ConfigDict(record["config"]), log)
-        evaluation.evaluate(run, workdir, step, log, names)
+        evaluation.evaluate(run, workdir, step, log, names, classifier)
     folders = [workdir.path.resolve() for workdir in workdirs]
     one = len(folders) == 1
     home = workdirs[0].path if one else Path(_common(folders))
