@@ -8,6 +8,7 @@ python launch.py --mode=report --workdir=DIR [--step=N]
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ml_collections import config_flags
 from ibgan_jax.errors import UserError
 
 MODES = ("train", "evaluate", "report")
+INTERRUPTED = "interrupted; what is saved stays, the same command goes on"
 OVERRIDES = ("--config.", "-config.")
 
 
@@ -138,7 +140,7 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 1
     except Exception as error:
         from ibgan_jax.training.loop import DivergedError, InterruptedRunError
@@ -152,4 +154,6 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(line_buffering=True)  # a log file or pipe has each line at once
+    # Training saves first; at any other moment a cluster's SIGTERM is a Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv))

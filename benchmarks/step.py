@@ -11,6 +11,7 @@ gives medians and minima over the rounds and ratios of medians. Compile time sta
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -28,6 +29,7 @@ from ibgan_jax.data import sprites
 from ibgan_jax.data.dataset import ResidentDataset
 from ibgan_jax.networks import convolution
 from ibgan_jax.training import state, step
+from ibgan_jax.training.workdir import environment
 
 BATCH = 64
 
@@ -119,6 +121,8 @@ def main() -> None:
         "load": os.getloadavg()[0],
         "jax": jax.__version__,
         "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(),
+        "commit": environment()["commit"],
         "width": options.width,
         "batch": BATCH,
     }

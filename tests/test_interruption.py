@@ -11,6 +11,7 @@ import time
 import pytest
 import tiny
 
+import launch
 from ibgan_jax.training import loop, reporting
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -90,6 +91,14 @@ def test_stopped_twice(finished, tmp_path, launched, small):
         assert err == f"stopped and saved at step {reached}; the same command goes on\n"
     finish(launched(tmp_path))
     check_same(finished, tmp_path)
+
+
+def test_sigterm_outside_training_ends_with_a_line(copy, watched, compiled):
+    process = watched(tiny.start(["--mode=evaluate", str(copy)], compiled))
+    read_until(process, "scoring")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert (process.returncode, err) == (1, f"{launch.INTERRUPTED}\n")
 
 
 @pytest.mark.parametrize("kind", SIGNALS)
