@@ -85,7 +85,7 @@ def _curves(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str
         *((tag.replace("loss/", "loss of the "), [(tag, "")]) for tag in losses),
         ("D's belief in an image", belief),
         ("ELBO, nats", [("elbo", "")]),
-        ("total correlation, nats", [("total_correlation", "")]),
+        ("total correlation as estimated, nats", [("total_correlation", "")]),
         ("instance noise", [("noise", "sigma")]),
         ("steps a second", [("steps_per_second", "")]),
     ]
