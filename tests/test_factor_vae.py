@@ -51,7 +51,7 @@ def test_constant_codes_score_zero_and_have_no_active_dimension():
 
 def test_random_codes_score_near_chance():
     """Each of d dimensions takes its luckiest factor, so chance is exceeded by sampling alone."""
-    draws = iter(jax.random.split(jax.random.key(5), 1000))
+    draws = iter(jax.random.split(jax.random.key(5), 5_000))
     result = score(lambda f: 3.0 * jax.random.normal(next(draws), (len(f), 5)))
     # 800 votes in 25 cells of 32 each: a dimension's largest of five cells is about 1.16 standard
     # deviations (sqrt(32) = 5.7) above the mean.
@@ -107,7 +107,7 @@ def test_the_key_alone_decides():
 
 
 def test_the_interval_holds_the_value():
-    draws = iter(jax.random.split(jax.random.key(5), 1000))
+    draws = iter(jax.random.split(jax.random.key(5), 5_000))
     result = score(lambda f: ideal(f) + 4.0 * jax.random.normal(next(draws), f.shape))
     low, high = result.interval
     assert 0 < low <= result.value <= high < 1
@@ -172,7 +172,7 @@ def test_the_score_of_votes_worked_by_hand():
 
 def test_disentanglement_lib_judges_by_votes_of_their_own():
     """Random codes are at chance there; only the votes that made the classifier flatter it."""
-    draws = iter(jax.random.split(jax.random.key(5), 5000))
+    draws = iter(jax.random.split(jax.random.key(5), 25_000))
     result = score(
         lambda f: jax.random.normal(next(draws), (len(f), 5)), protocol="disentanglement_lib"
     )

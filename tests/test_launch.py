@@ -61,7 +61,10 @@ def write_run(path, **changed):
         ([], ["--config=configs/NAME.py"]),
         (["--config=configs/nothing.py"], ["no such config file", "configs/nothing.py"]),
         (["--config"], ["--config"]),
-        ([CONFIG, "--config.nothing=1"], ["'nothing'", "dataset, hparams, model, name, network"]),
+        (
+            [CONFIG, "--config.nothing=1"],
+            ["'nothing'", "dataset, grid, hparams, model, name"],
+        ),
         (
             [CONFIG, "--config.train.step=5"],
             ["'train.step'", "batch_size, checkpoint_every, evaluate_every, log_every, steps"],
