@@ -3,8 +3,8 @@
     python -m benchmarks.step [--width=16] [--steps=10] [--rounds=7] [--json=FILE]
 
 Rows: the step on images that lie ready (`bare`), fed from the resident data set as training feeds
-it (`resident`), and the same networks with XLA's own convolutions (`lax`), which run outside
-`lax.scan` because their gradients collapse inside it. Each round runs every row once; the table
+it (`resident`), the same networks without minimal filtering (`patches`), and with XLA's own
+convolutions (`lax`), which run outside `lax.scan` because their gradients collapse inside it. Each round runs every row once; the table
 gives medians and minima over the rounds and ratios of medians. Compile time stands apart.
 """
 
@@ -27,7 +27,7 @@ from jax import lax
 from ibgan_jax import models
 from ibgan_jax.data import sprites
 from ibgan_jax.data.dataset import ResidentDataset
-from ibgan_jax.networks import convolution
+from ibgan_jax.networks import convolution, winograd
 from ibgan_jax.training import state, step
 from ibgan_jax.training.workdir import environment
 
@@ -80,9 +80,16 @@ def rows(width: int, steps: int) -> dict:
                 current, _ = single(current, images, hparams)
         return current
 
+    unfiltered = step.make_train_steps(model, lambda arrays, batch: arrays)
+
+    def patches(current: state.TrainState) -> state.TrainState:
+        with mock.patch.dict(winograd.MATRICES, clear=True):
+            return unfiltered(current, images, nothing, hparams)[0]
+
     programs = {
         "bare": lambda s: bare(s, images, nothing, hparams)[0],
         "resident": lambda s: resident(s, dataset.arrays, batch, hparams)[0],
+        "patches": patches,
         "lax": loop,
     }
     create = jax.jit(lambda: state.create(model, 0, hparams))

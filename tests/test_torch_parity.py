@@ -18,7 +18,7 @@ from ibgan_jax.training.step import train_step
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
-BATCH, UPDATES, Z, R, WIDTH = 4, 5, 4, 3, 2
+BATCH, UPDATES, Z, R, WIDTH = 4, 5, 4, 3, 4
 ROWS = 8  # the generator's first image is 8 x 8
 STRIDED = ((4, 2, 1), (4, 2, 1), (4, 2, 1))
 RATES = {"encoder": 1e-3, "generator": 5e-4, "reconstructor": 2e-3, "discriminator": 1e-4}

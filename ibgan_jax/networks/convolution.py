@@ -1,12 +1,14 @@
 """Convolutions as matrix products (NHWC), one formulation for scan, vmap, CPU and GPU.
 
 A convolution whose kernel size is a multiple m of its stride s reads s x s blocks of pixels, m x m
-blocks for each output pixel. So the patches are m * s * m strided slices, stacked, and the
-convolution is one matrix product; its transpose is the exact adjoint, one product and an
-overlap-add. Lax's own convolutions are slow here where it counts: their gradients collapse inside
-`lax.scan` on the CPU, and under `vmap` they turn into grouped convolutions. They serve as the
-oracle in the tests, and, where no gradient is wanted, for the one kind of layer at which they are
-faster (`_wide`).
+blocks for each output pixel. Where m is 2 or 3 and outputs come in pairs, it is minimal filtering:
+(m + 1)^2 products for each 2 x 2 outputs (`winograd`). Elsewhere the patches are m * s * m strided
+slices, stacked, and the convolution is one product (`patches`). Its transpose is the exact adjoint.
+
+Lax's own convolutions are slow here where it counts: their gradients collapse inside `lax.scan` on
+the CPU, and under `vmap` they turn into grouped convolutions. They serve as the oracle in the
+tests, and, where no gradient is wanted, for the one kind of layer at which they are faster
+(`_wide`).
 
 Parameters have the shapes of `nn.Conv` and of `nn.ConvTranspose(transpose_kernel=True)`.
 """
@@ -17,101 +19,21 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from ibgan_jax.networks import winograd
+from ibgan_jax.networks.linear_maps import product
+from ibgan_jax.networks.patches import fold, unfold
+
 Initializer = Callable[..., jax.Array]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-
-
-@jax.custom_vjp
-def product(patches: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[M, K] times [K, N] -> [M, N], with gradients in the form that XLA runs fast on the CPU."""
-    return lax.optimization_barrier(patches) @ kernel
-
-
-def _product_forward(patches: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
-    patches = lax.optimization_barrier(patches)
-    return patches @ kernel, (patches, kernel)
-
-
-def _product_backward(saved: tuple, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-    patches, kernel = saved
-    rows, depth = patches.shape
-    if rows > depth:
-        # (dy^T patches)^T behind a barrier: left to itself XLA contracts over the long first axis
-        # in a form that takes two to three times as long.
-        weights = lax.optimization_barrier(cotangent.T @ patches).T
-    else:
-        # Here the transpose is what is long, and would end up inside the optimizer's fusion.
-        weights = lax.optimization_barrier(patches.T @ cotangent)
-    return cotangent @ kernel.T, weights
-
-
-product.defvjp(_product_forward, _product_backward)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def unfold(x: jax.Array, blocks: int, stride: int, pad: int) -> jax.Array:
-    """[B, H, W, C] -> patches [B, h, w, k k C] for kernel size k = blocks * stride.
-
-    Patches are ordered (row, column, channel), as a kernel [k, k, C, N] flattens.
-    """
-    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    batch, height, width, channels = x.shape
-    h, w = height // stride - blocks + 1, width // stride - blocks + 1
-    if h == w == 1:
-        return x.reshape(batch, 1, 1, -1)
-    x = x.reshape(batch, height // stride, stride, width // stride, stride * channels)
-    slices = [
-        x[:, a : a + h, p, b : b + w]
-        for a in range(blocks)
-        for p in range(stride)
-        for b in range(blocks)
-    ]
-    return jnp.concatenate(slices, axis=-1)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def fold(patches: jax.Array, blocks: int, stride: int, pad: int) -> jax.Array:
-    """The adjoint of `unfold`: patches [B, h, w, k k C] are added up into [B, H, W, C]."""
-    batch, h, w, depth = patches.shape
-    size = blocks * stride
-    channels = depth // size**2
-    height, width = (h + blocks - 1) * stride, (w + blocks - 1) * stride
-    if h == w == 1:
-        x = patches.reshape(batch, height, width, channels)
-    else:
-        pieces = patches.reshape(batch, h, w, blocks, stride, blocks, stride * channels)
-        x = 0.0
-        for a in range(blocks):
-            for b in range(blocks):
-                piece = jnp.moveaxis(pieces[:, :, :, a, :, b], 3, 2)
-                rest = ((a, blocks - 1 - a), (0, 0), (b, blocks - 1 - b))
-                x = x + jnp.pad(piece, ((0, 0), *rest, (0, 0)))
-        x = x.reshape(batch, height, width, channels)
-    return x[:, pad : height - pad, pad : width - pad]
-
-
-unfold.defvjp(
-    lambda x, *geometry: (unfold(x, *geometry), None),
-    lambda blocks, stride, pad, _, cotangent: (fold(cotangent, blocks, stride, pad),),
-)
-fold.defvjp(
-    lambda patches, *geometry: (fold(patches, *geometry), None),
-    lambda blocks, stride, pad, _, cotangent: (unfold(cotangent, blocks, stride, pad),),
-)
 
 
 def _blocks(size: int, stride: int) -> int:
     if size % stride:
         raise ValueError(f"kernel size {size} must be a multiple of the stride {stride}")
     return size // stride
-
-
-def _rows(x: jax.Array) -> jax.Array:
-    return x.reshape(-1, x.shape[-1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -142,9 +64,31 @@ convolve.defvjp(_convolve_forward, lambda stride, pad, pull_back, cotangent: pul
 def _product_of(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
     size, _, channels, features = kernel.shape
     blocks = _blocks(size, stride)
+    h, w = ((n + 2 * pad) // stride - blocks + 1 for n in x.shape[1:3])
+    if _filtered(h, w, kernel, stride):
+        entries = winograd.analyse(x, blocks, stride, pad)
+        entries = _products(entries, winograd.transform(kernel, blocks))
+        return winograd.join(entries, blocks, stride, pad)
     patches = unfold(x, blocks, stride, pad)
-    y = product(_rows(patches), kernel.reshape(size * size * channels, features))
-    return y.reshape(*patches.shape[:3], features)
+    return _products([patches], [kernel.reshape(size * size * channels, features)])[0]
+
+
+def _products(images: list[jax.Array], matrices: list[jax.Array]) -> list[jax.Array]:
+    """Each [B, h, w, K] times its [K, N] -> [B, h, w, N]."""
+    return [
+        product(x.reshape(-1, x.shape[-1]), matrix).reshape(*x.shape[:-1], -1)
+        for x, matrix in zip(images, matrices, strict=True)
+    ]
+
+
+def _filtered(h: int, w: int, kernel: jax.Array, stride: int) -> bool:
+    """Whether minimal filtering serves a convolution with h x w outputs.
+
+    Not for few channels: products less deep than 16 cost more in layout than they save.
+    """
+    size, _, channels, _ = kernel.shape
+    pairs = h % 2 == w % 2 == 0
+    return pairs and size // stride in winograd.MATRICES and stride**2 * channels >= 16
 
 
 def _wide(x: jax.Array, kernel: jax.Array, pad: int) -> bool:
@@ -172,8 +116,12 @@ def convolve_transpose(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -
     """
     size, _, features, channels = kernel.shape
     blocks = _blocks(size, stride)
-    patches = product(_rows(x), kernel.reshape(size * size * features, channels).T)
-    return fold(patches.reshape(*x.shape[:3], -1), blocks, stride, pad)
+    if _filtered(*x.shape[1:3], kernel, stride):
+        matrices = [matrix.T for matrix in winograd.transform(kernel, blocks)]
+        entries = _products(winograd.spread(x, blocks, stride, pad), matrices)
+        return winograd.synthesise(entries, blocks, stride, pad)
+    patches = _products([x], [kernel.reshape(size * size * features, channels).T])[0]
+    return fold(patches, blocks, stride, pad)
 
 
 class Conv(nn.Module):
