@@ -4,8 +4,10 @@
 
 Rows: the step on images that lie ready (`bare`), fed from the resident data set as training feeds
 it (`resident`), the same networks without minimal filtering (`patches`), and with XLA's own
-convolutions (`lax`), which run outside `lax.scan` because their gradients collapse inside it. Each round runs every row once; the table
-gives medians and minima over the rounds and ratios of medians. Compile time stands apart.
+convolutions (`lax`), which run outside `lax.scan` because their gradients collapse inside it; where
+PyTorch is installed, its step too (`pytorch`, and with bfloat16 autocast `pytorch bf16`). Each
+round runs every row once; the table gives medians and minima over the rounds and ratios of medians.
+Compile time stands apart.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import jax
@@ -32,6 +36,7 @@ from ibgan_jax.training import state, step
 from ibgan_jax.training.workdir import environment
 
 BATCH = 64
+Program = Callable[[Any], Any]  # the state, or None -> the same after the steps
 
 
 def lax_convolve(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
@@ -86,14 +91,37 @@ def rows(width: int, steps: int) -> dict:
         with mock.patch.dict(winograd.MATRICES, clear=True):
             return unfiltered(current, images, nothing, hparams)[0]
 
-    programs = {
+    programs: dict[str, Program] = {
         "bare": lambda s: bare(s, images, nothing, hparams)[0],
         "resident": lambda s: resident(s, dataset.arrays, batch, hparams)[0],
         "patches": patches,
         "lax": loop,
     }
     create = jax.jit(lambda: state.create(model, 0, hparams))
-    return {name: (program, create()) for name, program in programs.items()}
+    made = {name: (program, create()) for name, program in programs.items()}
+    return {**made, **pytorch_rows(width, np.asarray(images), steps)}
+
+
+def pytorch_rows(width: int, images: np.ndarray, steps: int) -> dict:
+    """The same of PyTorch, where it is installed, on images [B, 64, 64, 1]."""
+    try:
+        import torch
+
+        from benchmarks import pytorch
+    except ImportError:
+        return {}
+
+    def row(bfloat16: bool) -> tuple[Program, None]:
+        x = torch.tensor(images).permute(0, 3, 1, 2)
+        update = pytorch.make_step(width, x, os.cpu_count() or 1, bfloat16)
+
+        def program(_: None) -> None:
+            for _ in range(steps):
+                update()
+
+        return program, None
+
+    return {"pytorch": row(False), "pytorch bf16": row(True)}
 
 
 def measure(width: int, steps: int, rounds: int) -> dict:
@@ -135,11 +163,11 @@ def main() -> None:
     }
     print("  ".join(f"{key} {value}" for key, value in machine.items()))
     base = result["bare"]["median_ms"]
-    print(f"{'row':10}{'median ms':>11}{'min ms':>9}{'ratio':>7}{'first s':>9}")
+    print(f"{'row':13}{'median ms':>11}{'min ms':>9}{'ratio':>7}{'first s':>9}")
     for name, row in result.items():
         ratio = row["median_ms"] / base
         print(
-            f"{name:10}{row['median_ms']:11.1f}{row['min_ms']:9.1f}{ratio:7.2f}"
+            f"{name:13}{row['median_ms']:11.1f}{row['min_ms']:9.1f}{ratio:7.2f}"
             f"{row['compile_s']:9.1f}"
         )
     if options.json:

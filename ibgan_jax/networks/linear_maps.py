@@ -38,7 +38,7 @@ product.defvjp(_product_forward, _product_backward)
 def adjoint_pair(forward: Callable, adjoint: Callable) -> tuple[Callable, Callable]:
     """The two linear maps, each the other's derivative under reverse mode, to any order.
 
-    Left to itself JAX differentiates slices into scatter-like code, many times slower.
+    Left to itself JAX pads the cotangent of every slice to the whole array and adds them all up.
 
     Args:
       forward, adjoint: (x, *geometry) -> y and (y, *geometry) -> x; x and y are trees of arrays,
