@@ -14,7 +14,8 @@ from ibgan_jax.errors import UserError
 CodesOf = Callable[[jax.Array], jax.Array]
 
 # Small enough for a CPU's cache: 250 at a time take two to three times as long (676 us an image
-# against 220 for the VAE's encoder, 557 against 335 for IB-GAN's q, on 2 cores).
+# against 220 for the VAE's encoder on 2 cores, 557 against 335 for IB-GAN's q before its
+# convolutions were filtered).
 BATCH_SIZE = 50
 # Votes are encoded and reduced in parts of about this many images, which bounds the host's memory.
 IMAGES_AT_ONCE = 200_000
