@@ -4,10 +4,10 @@
 
 A demonstration, not the paper's run. GANs have half the width, half the batch, larger learning
 rates, D_w and q_phi share their front (as the paper's text has it), and instance noise fades to
-0.35 and stays there; `results/quickstart` has what IB-GAN reached. With two trunks dimensions keep
-mixing x, y and size; below a noise of 0.35 they mix again. VAEs keep their published recipe and
-stop after 4,000 steps, by which VAE and beta-TCVAE scored 0.64 and 0.63 in one run each
-(`results/dsprites-*-40min`), VAE 0.58 in another.
+0.35 and stays there; found for IB-GAN, and `results/quickstart` has what it reached. In trials of a
+seed or two, two trunks kept mixing x, y and size, and so did a noise below 0.35. VAEs keep their
+published recipe and stop after 4,000 steps, by which VAE and beta-TCVAE scored 0.64 and 0.63 in one
+run each (`results/dsprites-*-40min`), VAE 0.58 in another (`results/quickstart-vae`).
 """
 
 from ibgan_jax import config as defaults

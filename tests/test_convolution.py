@@ -86,7 +86,7 @@ def functions(kind, geometry):
         return module.apply({"params": {"kernel": kernel}}, x)
 
     x, kernel = (
-        normal(1, BATCH, *geometry.small, geometry.inputs),
+        normal(1, BATCH, *geometry.small, inputs),
         normal(2, size, size, OUTPUTS, inputs),
     )
     return lambda x, k: convolve_transpose(x, k, stride, pad), oracle, x, kernel
@@ -173,7 +173,7 @@ def test_descent_by_vmap_inside_scan_equals_loops(kind, geometry):
 def test_fold_is_the_adjoint_of_unfold(geometry):
     size, stride, pad, small, inputs = geometry
     blocks = size // stride
-    x = normal(1, BATCH, *large(geometry), geometry.inputs)
+    x = normal(1, BATCH, *large(geometry), inputs)
     patches = unfold(x, blocks, stride, pad)
     assert patches.shape == (BATCH, *small, size * size * inputs)
     p = normal(2, *patches.shape)

@@ -68,7 +68,7 @@ def _product_of(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.A
     if _filtered(h, w, kernel, stride):
         entries = winograd.analyse(x, blocks, stride, pad)
         entries = _products(entries, winograd.transform(kernel, blocks))
-        return winograd.join(entries, blocks, stride, pad)
+        return winograd.join(entries, blocks)
     patches = unfold(x, blocks, stride, pad)
     return _products([patches], [kernel.reshape(size * size * channels, features)])[0]
 
@@ -118,7 +118,7 @@ def convolve_transpose(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -
     blocks = _blocks(size, stride)
     if _filtered(*x.shape[1:3], kernel, stride):
         matrices = [matrix.T for matrix in winograd.transform(kernel, blocks)]
-        entries = _products(winograd.spread(x, blocks, stride, pad), matrices)
+        entries = _products(winograd.spread(x, blocks), matrices)
         return winograd.synthesise(entries, blocks, stride, pad)
     patches = _products([x], [kernel.reshape(size * size * features, channels).T])[0]
     return fold(patches, blocks, stride, pad)

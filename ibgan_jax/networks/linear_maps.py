@@ -35,16 +35,16 @@ def _product_backward(saved: tuple, cotangent: jax.Array) -> tuple[jax.Array, ja
 product.defvjp(_product_forward, _product_backward)
 
 
-def adjoint_pair(forward: Callable, adjoint: Callable) -> tuple[Callable, Callable]:
+def adjoint_pair(forward: Callable, adjoint: Callable, numbers: int) -> tuple[Callable, Callable]:
     """The two linear maps, each the other's derivative under reverse mode, to any order.
 
     Left to itself JAX pads the cotangent of every slice to the whole array and adds them all up.
 
     Args:
-      forward, adjoint: (x, *geometry) -> y and (y, *geometry) -> x; x and y are trees of arrays,
-        the three numbers of the geometry are static.
+      forward, adjoint: (x, *geometry) -> y and (y, *geometry) -> x; x and y are trees of arrays.
+      numbers: how many the geometry has; they are static.
     """
-    static = (1, 2, 3)
+    static = tuple(range(1, numbers + 1))
     pair = jax.custom_vjp(forward, static), jax.custom_vjp(adjoint, static)
     for first, second in (pair, pair[::-1]):
         first.defvjp(

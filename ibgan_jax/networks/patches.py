@@ -48,4 +48,4 @@ def _fold(patches: jax.Array, blocks: int, stride: int, pad: int) -> jax.Array:
     return x[:, pad : height - pad, pad : width - pad]
 
 
-unfold, fold = adjoint_pair(_unfold, _fold)
+unfold, fold = adjoint_pair(_unfold, _fold, 3)

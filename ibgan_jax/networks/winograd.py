@@ -10,8 +10,8 @@ product. An s-strided convolution is an unstrided one between s x s blocks of pi
 m = k / s; so 4 x 4 kernels of stride 2 take 9 products for 16 and 3 x 3 kernels 16 for 36, and
 what is laid out for the products shrinks from 4 to 2.25 and from 9 to 4 times the image.
 
-All four maps are linear, exact but for rounding (their entries are 0, 1 and 1/2), and come in
-adjoint pairs, so a gradient is filtered the same way.
+All maps are linear, exact but for rounding (B and A only add and subtract), and come in adjoint
+pairs, so a gradient is filtered the same way.
 """
 
 from __future__ import annotations
@@ -43,19 +43,12 @@ def _transposed(matrix: Matrix) -> Matrix:
     return tuple(zip(*matrix, strict=True))
 
 
-def _combine(matrix: Matrix, parts: list[jax.Array]) -> list[jax.Array]:
-    """Matrix times vector, whose entries are arrays; no work for zeros and ones."""
+def _combine(signs: Matrix, parts: list[jax.Array]) -> list[jax.Array]:
+    """A matrix of 0, 1 and -1 times a vector whose entries are arrays; no work for zeros."""
     sums = []
-    for row in matrix:
-        terms = [(a, part) for a, part in zip(row, parts, strict=True) if a]
-        total = None
-        for a, part in terms:
-            term = part if abs(a) == 1 else abs(a) * part
-            if total is None:
-                total = term if a > 0 else -term
-            else:
-                total = total + term if a > 0 else total - term
-        sums.append(total)
+    for row in signs:
+        terms = [p if a > 0 else -p for a, p in zip(row, parts, strict=True) if a]
+        sums.append(sum(terms[1:], terms[0]))
     return sums
 
 
@@ -115,7 +108,7 @@ def _synthesise(entries: list[jax.Array], blocks: int, stride: int, pad: int) ->
     return x[:, pad : h * stride - pad, pad : w * stride - pad]
 
 
-def _join(entries: list[jax.Array], blocks: int, *_: int) -> jax.Array:
+def _join(entries: list[jax.Array], blocks: int) -> jax.Array:
     """A^T M A of every tile: (m + 1)^2 arrays [B, n, n', N] -> [B, 2 n, 2 n', N]."""
     size = blocks + 1
     grid = [entries[i * size : (i + 1) * size] for i in range(size)]
@@ -125,7 +118,7 @@ def _join(entries: list[jax.Array], blocks: int, *_: int) -> jax.Array:
     return y.reshape(batch, 2 * h, 2 * w, features)
 
 
-def _spread(y: jax.Array, blocks: int, *_: int) -> list[jax.Array]:
+def _spread(y: jax.Array, blocks: int) -> list[jax.Array]:
     """The adjoint of `join`: [B, 2 n, 2 n', N] -> (m + 1)^2 arrays [B, n, n', N]."""
     batch, height, width, features = y.shape
     y = y.reshape(batch, height // 2, 2, width // 2, 2, features)
@@ -134,8 +127,8 @@ def _spread(y: jax.Array, blocks: int, *_: int) -> list[jax.Array]:
     return [entry for row in tiles for entry in row]
 
 
-analyse, synthesise = adjoint_pair(_analyse, _synthesise)
-join, spread = adjoint_pair(_join, _spread)
+analyse, synthesise = adjoint_pair(_analyse, _synthesise, 3)
+join, spread = adjoint_pair(_join, _spread, 1)
 
 
 def transform(kernel: jax.Array, blocks: int) -> list[jax.Array]:
