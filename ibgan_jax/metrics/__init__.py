@@ -7,10 +7,13 @@ from ibgan_jax.metrics.factor_vae import FactorVaeScore, factor_vae_of, factor_v
 from ibgan_jax.metrics.fid import Statistics, fid, frechet_distance, statistics_of
 from ibgan_jax.metrics.gilbo import gilbo
 from ibgan_jax.metrics.mig import mig, mig_of, posterior_mig_of
+from ibgan_jax.metrics.model_centrality import model_centrality
 from ibgan_jax.metrics.modularity import modularity, modularity_of
 from ibgan_jax.metrics.sap import sap, sap_of
 from ibgan_jax.metrics.score import Result, Score
+from ibgan_jax.metrics.selection import Selection, rank_correlation
 from ibgan_jax.metrics.suite import METRICS, PROTOCOLS, evaluate_all
+from ibgan_jax.metrics.udr import udr
 
 __all__ = [
     "METRICS",
@@ -20,6 +23,7 @@ __all__ = [
     "FactorVaeScore",
     "Result",
     "Score",
+    "Selection",
     "Statistics",
     "beta_vae_of",
     "beta_vae_score",
@@ -35,10 +39,13 @@ __all__ = [
     "gilbo",
     "mig",
     "mig_of",
+    "model_centrality",
     "modularity",
     "modularity_of",
     "posterior_mig_of",
+    "rank_correlation",
     "sap",
     "sap_of",
     "statistics_of",
+    "udr",
 ]

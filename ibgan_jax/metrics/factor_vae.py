@@ -126,22 +126,47 @@ def factor_vae_of(
     if not active.any():
         return Result(0.0, (0.0, 0.0), details)
 
-    def choose(local: np.ndarray) -> np.ndarray:
-        return np.where(active, local / np.where(active, variances, 1.0), np.inf).argmin(axis=1)
-
-    chosen = choose(local)
-    np.add.at(details["votes"], (chosen, fixed), 1)
-    classifier = details["votes"].argmax(axis=1)
-    right = classifier[chosen] == fixed
+    chosen = least_varying(local, variances, active)
+    details["votes"], right = majority_vote(chosen, fixed, dims, factors)
     if judged is not None:
         details["train_accuracy"] = float(right.mean())
-        right = classifier[choose(judged[0])] == judged[1]
+        classifier = details["votes"].argmax(axis=1)
+        right = classifier[least_varying(judged[0], variances, active)] == judged[1]
     # The classifier stays that of all votes: made anew from each resample it would flatter them.
     # One resample at a time: 1,000 of 5,000 votes at once would take 40 MB.
     count = len(right)
     means = [right[rng.integers(0, count, count)].mean() for _ in range(1000)]
     low, high = np.quantile(means, (0.025, 0.975))
     return Result(float(right.mean()), (float(low), float(high)), details)
+
+
+def least_varying(local: np.ndarray, variances: np.ndarray, active: np.ndarray) -> np.ndarray:
+    """The dimension int [votes] that each vote is cast by.
+
+    Args:
+      local: each dimension's variance [votes, d] among a vote's images.
+      variances: [d], over all images; above 0 where active.
+      active: bool [d], the dimensions that may be chosen; one at least.
+    """
+    return np.where(active, local / np.where(active, variances, 1.0), np.inf).argmin(axis=1)
+
+
+def majority_vote(
+    chosen: np.ndarray, fixed: np.ndarray, dims: int, factors: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The votes int [dims, factors], and which of them their own majority gets right.
+
+    Args:
+      chosen: int [V], the dimension that cast each vote.
+      fixed: int [V], what was held.
+
+    Returns:
+      (how often each dimension was chosen for each factor, bool [V]: whether `fixed` is the factor
+      that the chosen dimension was chosen for most often; of equals it is the first).
+    """
+    votes = np.zeros((dims, factors), int)
+    np.add.at(votes, (chosen, fixed), 1)
+    return votes, votes.argmax(axis=1)[chosen] == fixed
 
 
 def draw_votes(

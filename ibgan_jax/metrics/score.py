@@ -59,12 +59,17 @@ class Score:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, for scores.json; details stand beside the other entries."""
-        entries = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        entries |= entries.pop("details")
-        return {
-            name: value.tolist() if isinstance(value, np.ndarray) else value
-            for name, value in entries.items()
-        }
+        return plain(self)
+
+
+def plain(record: Any) -> dict[str, Any]:
+    """A dataclass with `details` as numbers and lists; details stand beside the other entries."""
+    entries = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    entries |= entries.pop("details")
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in entries.items()
+    }
 
 
 def scikit_learn(module: str) -> ModuleType:
