@@ -96,15 +96,13 @@ def run(values: flags.FlagValues, more: list[str]) -> None:
     from ml_collections import ConfigDict
 
     from ibgan_jax import config as configs
-    from ibgan_jax.training import evaluation, loop, reporting, study
+    from ibgan_jax.training import comparison, loop, reporting, study
     from ibgan_jax.training.run import build
     from ibgan_jax.training.workdir import Workdir
 
     config, folder = values.config, values.workdir
     if folder is None and config is not None:
-        folder = f"runs/{config.name}"
-        if not study.is_study(config):
-            folder += f"-{config.model}-seed{config.seed}"
+        folder = f"runs/{study.folder(config)}"
     workdir = None if folder is None else Workdir(Path(folder))
     if values.mode == "train" and study.is_study(config):
         file = values["config"].config_filename.partition(":")[0]
@@ -112,14 +110,13 @@ def run(values: flags.FlagValues, more: list[str]) -> None:
     elif values.mode == "train":
         loop.train(config, workdir)
     elif values.mode == "evaluate":
-        found = study.find([Path(path) for path in ([folder] if folder else []) + more])
+        found = comparison.find([Path(path) for path in ([folder] if folder else []) + more])
         if config is not None and not study.is_study(config):
             configs.check_same(workdir.must_exist()["config"], config, workdir.path)
         classifier = values.classifier and Path(values.classifier)
-        names = tuple(values.metrics or evaluation.METRICS)
-        study.evaluate(found, values.step, names, classifier=classifier)
-    elif (workdir.path / study.RECORD).exists():
-        study.write_table(workdir)
+        comparison.evaluate(found, values.step, values.metrics, classifier=classifier)
+    elif workdir.study.exists():
+        comparison.report(workdir)
     else:
         recorded = workdir.must_exist()["config"]
         if config is None:
@@ -144,7 +141,8 @@ def main(argv: list[str]) -> int:
         print(INTERRUPTED, file=sys.stderr)
         return 1
     except Exception as error:
-        from ibgan_jax.training.loop import DivergedError, InterruptedRunError
+        from ibgan_jax.training.loop import InterruptedRunError
+        from ibgan_jax.training.member import DivergedError
 
         if not isinstance(error, DivergedError | InterruptedRunError):
             raise

@@ -1,13 +1,15 @@
 """Times one IB-GAN training step, interleaved with what it is compared to.
 
-    python -m benchmarks.step [--width=16] [--steps=10] [--rounds=7] [--json=FILE]
+    python -m benchmarks.step [--width=16] [--steps=10] [--rounds=7] [--population=4,10]
+        [--rows=NAME,NAME] [--json=FILE]
 
 Rows: the step on images that lie ready (`bare`), fed from the resident data set as training feeds
 it (`resident`), the same networks without minimal filtering (`patches`), and with XLA's own
 convolutions (`lax`), which run outside `lax.scan` because their gradients collapse inside it; on a
 CPU where PyTorch is installed, its step too (`pytorch`, and with bfloat16 autocast `pytorch bf16`).
-Each round runs every row once; the table gives medians and minima over the rounds and ratios of
-medians. Compile time stands apart.
+With --population=4,10 also populations of so many members, as they train (`population 4`) and with
+all of them in one vmap (`vmap 4`), in time a member. Each round runs every row once; the table
+gives medians and minima over the rounds and ratios of medians. Compile time stands apart.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,11 +30,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ibgan_jax import models
+from ibgan_jax import config as configs
+from ibgan_jax import distributed
 from ibgan_jax.data import sprites
 from ibgan_jax.data.dataset import ResidentDataset
 from ibgan_jax.networks import convolution, winograd
 from ibgan_jax.training import state, step
+from ibgan_jax.training.population import Population, Programs
+from ibgan_jax.training.run import Run
 from ibgan_jax.training.workdir import environment
 
 BATCH = 64
@@ -65,17 +70,27 @@ def random_records(count: int = 4096) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, sprites.RECORD_BYTES), np.uint8)
 
 
-def rows(width: int, steps: int) -> dict:
-    """{name: a function that runs `steps` steps}, each with a state of its own."""
-    model = models.get("ibgan", generator_width=width, discriminator_width=width)
-    hparams = {key: jnp.float32(value) for key, value in model.hparams.items()}
+def rows(width: int, steps: int, populations: Sequence[int] = ()) -> dict:
+    """{name: (a function that runs `steps` steps, a state of its own, members)}."""
+    config = configs.base("benchmark", "ibgan")
+    config.network.generator_width = config.network.discriminator_width = width
+    config.train.steps_per_dispatch = config.train.steps = steps
+    config.train.update({f"{key}_every": steps for key in ("log", "evaluate", "checkpoint")})
+    model = configs.make_model(config)
+    scalars = {key: jnp.float32(value) for key, value in model.hparams.items()}
+    hparams = {key: value[None] for key, value in scalars.items()}
     dataset = ResidentDataset(random_records(), "random", ("index",), (4096,))
     images = dataset.images(np.arange(BATCH)[:, None])
-    batch = dataset.lookup(np.arange(steps * BATCH).reshape(steps, BATCH) % dataset.size)
-    nothing = jnp.zeros((steps, 1))
+    batch = dataset.lookup(np.arange(steps * BATCH).reshape(1, steps, BATCH) % dataset.size)
+    nothing = jnp.zeros((1, steps, 1))
     bare = step.make_train_steps(model, lambda arrays, batch: arrays)
     resident = step.make_train_steps(model, dataset.decode)
-    single = jax.jit(lambda s, i, h: step.train_step(model, s, i, h), donate_argnums=0)
+
+    def one_step(current: state.TrainState, images: jax.Array, hparams: Any) -> tuple:
+        current, hparams = jax.tree.map(lambda x: x[0], (current, hparams))
+        return jax.tree.map(lambda x: x[None], step.train_step(model, current, images, hparams))
+
+    single = jax.jit(one_step, donate_argnums=0)
 
     def loop(current: state.TrainState) -> state.TrainState:
         with mock.patch.multiple(
@@ -97,9 +112,38 @@ def rows(width: int, steps: int) -> dict:
         "patches": patches,
         "lax": loop,
     }
-    create = jax.jit(lambda: state.create(model, 0, hparams))
-    made = {name: (program, create()) for name, program in programs.items()}
+    run = Run(config, model, dataset, distributed.mesh_for(1), scalars)
+    made = {
+        name: (program, distributed.stack(run.mesh, run.create_state()), 1)
+        for name, program in programs.items()
+    }
+    for count in populations:
+        made |= population_rows(run, batch, steps, count)
     return {**made, **pytorch_rows(width, np.asarray(images), steps)}
+
+
+def population_rows(run: Run, batch: Any, steps: int, count: int) -> dict:
+    """A population as it trains, and all of its members in one vmap, fed as `resident` is."""
+    batches = jax.tree.map(lambda x: np.repeat(x, count, axis=0), batch)
+    states = [run.create_state() for _ in range(count)]
+    hparams = [run.hparams] * count
+    together = distributed.stack(run.mesh, *states), distributed.stack(run.mesh, *hparams)
+    members = Population(Programs(run).of(count, 0), states, hparams)
+    every = step.make_train_steps(run.model, run.dataset.decode)
+
+    def in_turn(_: None) -> None:
+        for first in range(0, steps, members.steps):
+            some = slice(first, first + members.steps)
+            members.advance(jax.tree.map(lambda x, some=some: x[:, some], batches))
+        members.fetch()
+
+    def at_once(current: state.TrainState) -> state.TrainState:
+        return every(current, run.dataset.arrays, batches, together[1])[0]
+
+    return {
+        f"population {count}": (in_turn, None, count),
+        f"vmap {count}": (at_once, together[0], count),
+    }
 
 
 def pytorch_rows(width: int, images: np.ndarray, steps: int) -> dict:
@@ -116,7 +160,7 @@ def pytorch_rows(width: int, images: np.ndarray, steps: int) -> dict:
     except ImportError:
         return {}
 
-    def row(bfloat16: bool) -> tuple[Program, None]:
+    def row(bfloat16: bool) -> tuple[Program, None, int]:
         x = torch.tensor(images).permute(0, 3, 1, 2)
         update = pytorch.make_step(width, x, os.cpu_count() or 1, bfloat16)
 
@@ -124,23 +168,27 @@ def pytorch_rows(width: int, images: np.ndarray, steps: int) -> dict:
             for _ in range(steps):
                 update()
 
-        return program, None
+        return program, None, 1
 
     return {"pytorch": row(False), "pytorch bf16": row(True)}
 
 
-def measure(width: int, steps: int, rounds: int) -> dict:
-    """{name: {"compile_s", "median_ms", "min_ms"}} of one interleaved run."""
-    programs, result = rows(width, steps), {}
-    for name, (program, current) in programs.items():
+def measure(
+    width: int, steps: int, rounds: int, populations: Sequence[int], wanted: Sequence[str]
+) -> dict:
+    """{name: {"compile_s", "median_ms", "min_ms"}}, a step of a member, of one interleaved run."""
+    programs, result = rows(width, steps, populations), {}
+    programs = {name: row for name, row in programs.items() if not wanted or name in wanted}
+    for name, (program, current, members) in programs.items():
         start = time.perf_counter()
-        programs[name] = (program, jax.block_until_ready(program(current)))
+        programs[name] = (program, jax.block_until_ready(program(current)), members)
         result[name] = {"compile_s": time.perf_counter() - start, "ms": []}
     for _ in range(rounds):
-        for name, (program, current) in programs.items():
+        for name, (program, current, members) in programs.items():
             start = time.perf_counter()
-            programs[name] = (program, jax.block_until_ready(program(current)))
-            result[name]["ms"].append(1e3 * (time.perf_counter() - start) / steps)
+            programs[name] = (program, jax.block_until_ready(program(current)), members)
+            taken = 1e3 * (time.perf_counter() - start)
+            result[name]["ms"].append(taken / steps / members)
     for row in result.values():
         times = row.pop("ms")
         row |= {"median_ms": float(np.median(times)), "min_ms": min(times)}
@@ -152,9 +200,13 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=16, help="g = d of the networks")
     parser.add_argument("--steps", type=int, default=10, help="steps a dispatch")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--population", default="", help="sizes, such as 4,10")
+    parser.add_argument("--rows", default="", help="only these, separated by commas")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    result = measure(options.width, options.steps, options.rounds)
+    populations = [int(size) for size in options.population.split(",") if size]
+    wanted = [name for name in options.rows.split(",") if name]
+    result = measure(options.width, options.steps, options.rounds, populations, wanted)
     machine = {
         "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(),
@@ -167,7 +219,7 @@ def main() -> None:
         "batch": BATCH,
     }
     print("  ".join(f"{key} {value}" for key, value in machine.items()))
-    base = result["bare"]["median_ms"]
+    base = next(iter(result.values()))["median_ms"]
     print(f"{'row':13}{'median ms':>11}{'min ms':>9}{'ratio':>7}{'first s':>9}")
     for name, row in result.items():
         ratio = row["median_ms"] / base

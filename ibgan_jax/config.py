@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -79,9 +80,43 @@ def check(config: ConfigDict) -> None:
         if not math.isfinite(value) or value < 0:
             raise UserError(f"hparams.{key}={value} must be a finite number, 0 or more")
     model.check_hparams(config.hparams.to_dict())
-    for key, values in config.population.items():
-        if len(values):
-            raise UserError(f"population.{key}: populations are not available yet; leave it empty")
+    named = " and ".join(f"population.{key}" for key, x in config.population.items() if x)
+    for _, member in members(config):
+        try:
+            check(member)
+        except UserError as error:
+            raise UserError(f"{named} makes a member that cannot be: {error}") from error
+
+
+def members(config: ConfigDict) -> list[tuple[str, ConfigDict]]:
+    """(folder, config) of every member that `config.population` names; none if it is empty.
+
+    Each value of each hyperparameter comes with each seed; the seeds vary fastest. A member's
+    config is that of a run alone.
+
+    Raises:
+      UserError: something is named twice, or not as a tuple.
+    """
+    named = config.population.to_dict()
+    for key, values in named.items():
+        if not isinstance(values, tuple | list):
+            raise UserError(f"population.{key}={values!r} must be a tuple, such as ({values!r},)")
+        if len(set(values)) < len(values):
+            raise UserError(f"population.{key}={tuple(values)} names a value twice")
+    if not any(named.values()):
+        return []
+    seeds = named.pop("seeds") or (config.seed,)
+    varied = {key: values for key, values in named.items() if values}
+    found = []
+    for chosen in itertools.product(*varied.values()):
+        told = "".join(f"-{key}{value:g}" for key, value in zip(varied, chosen, strict=True))
+        for seed in seeds:
+            member = config.copy_and_resolve_references()
+            member.seed = seed
+            member.hparams.update(dict(zip(varied, map(float, chosen), strict=True)))
+            member.population.update(dict.fromkeys(config.population, ()))
+            found.append((f"{config.name}-{config.model}{told}-seed{seed}", member))
+    return found
 
 
 def make_model(config: ConfigDict, **facts: Any) -> models.Model:
@@ -95,11 +130,15 @@ def make_model(config: ConfigDict, **facts: Any) -> models.Model:
     return models.get(config.model, **network, **{k: facts[k] for k in fields & facts.keys()})
 
 
-def steps_per_dispatch(config: ConfigDict, first_step: int) -> int:
-    """K: the largest divisor of every period, and of the run, up to train.steps_per_dispatch."""
+def steps_per_dispatch(config: ConfigDict, first_step: int, turns: int = 1) -> int:
+    """K: the largest divisor of every period, and of the run, up to train.steps_per_dispatch.
+
+    Where members of a population take `turns` on the device, K is as many times smaller, so that a
+    signal is heard, and the progress seen, as often as in a run alone.
+    """
     train = config.train
     common = math.gcd(train.steps, first_step, *(train[key] for key in _PERIODS))
-    limit = min(train.steps_per_dispatch, common)
+    limit = min(max(1, train.steps_per_dispatch // turns), common)
     return next(k for k in range(limit, 0, -1) if common % k == 0)
 
 

@@ -1,14 +1,20 @@
-"""The only file that knows about devices: mesh, shardings, processes.
+"""The only file that knows about devices: mesh, shardings, processes, memory.
 
 Losses contain no collectives: state and batches carry `NamedSharding`s on a (`population`, `data`)
-mesh and XLA adds what is needed, so BatchNorm sees the global batch. One device is the 1 x 1 mesh.
+mesh and XLA adds what is needed, so BatchNorm sees the global batch. One device is the 1 x 1 mesh,
+and one run a population of one.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -62,9 +68,65 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def member_sharding(mesh: Mesh) -> NamedSharding:
+    """[n, ...]: members over `population`, each whole."""
+    return NamedSharding(mesh, PartitionSpec("population"))
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """[K, B, ...]: the steps of a dispatch whole, each batch split over `data`."""
-    return NamedSharding(mesh, PartitionSpec(None, "data"))
+    """[n, K, B, ...]: members over `population`, a dispatch's steps whole, batches over `data`."""
+    return NamedSharding(mesh, PartitionSpec("population", None, "data"))
+
+
+def mesh_for(members: int) -> Mesh:
+    """The mesh of `members` that train together: as many devices side by side as divide them."""
+    return make_mesh(math.gcd(members, len(devices())))
+
+
+def members_together(mesh: Mesh, members: int) -> int:
+    """n, how many of `members` one dispatch holds; n divides them, `population` divides n.
+
+    On a CPU each device takes one at a time: the cores are full with one, whose intermediate
+    results then stay in cache. Elsewhere all at once, since one does not fill an accelerator.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return mesh.shape["population"] if on_cpu else members
+
+
+def stack(mesh: Mesh, *trees: Any) -> Any:
+    """Pytrees of n members -> one with leaves [n, ...], over `population`."""
+    return _stack(member_sharding(mesh))(*trees)
+
+
+@functools.cache
+def _stack(sharding: NamedSharding) -> Callable[..., Any]:
+    def stack(*trees: Any) -> Any:
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+    return jax.jit(stack, out_shardings=sharding)
+
+
+def member(mesh: Mesh, tree: Any, place: int) -> Any:
+    """The pytree of the member at `place` in leaves [n, ...], whole on every device."""
+    return _slice(replicated(mesh))(tree, place)
+
+
+@functools.cache
+def _slice(sharding: NamedSharding) -> Callable[[Any, int], Any]:
+    return jax.jit(lambda tree, i: jax.tree.map(lambda x: x[i], tree), out_shardings=sharding)
+
+
+def free_memory() -> int | None:
+    """Bytes that the fullest device has left; None where that cannot be known."""
+    found = [device.memory_stats() for device in devices()]
+    if all(found):
+        return min(stats["bytes_limit"] - stats["bytes_in_use"] for stats in found)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    fields = dict(line.split(":") for line in lines)
+    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def process_part(batch_size: int) -> slice:
@@ -84,7 +146,7 @@ def check_batch(mesh: Mesh, batch_size: int) -> None:
 
 
 def put_batch(mesh: Mesh, batch: Any) -> Any:
-    """This process's part of a batch, leaves [K, B / processes, ...] -> global sharded arrays."""
+    """This process's part of a batch, leaves [n, K, B / processes, ...] -> global arrays."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibgan_jax import config as configs
-from ibgan_jax import models
+from ibgan_jax import distributed, models
 from ibgan_jax.errors import UserError
 from ibgan_jax.training.run import build
 from ibgan_jax.training.step import make_train_steps
 
-# A study's file names experiments; test_study.py looks at it.
-FILES = sorted(p.stem for p in (tiny.ROOT / "configs").glob("*.py") if p.stem != "table1")
+# The files of many runs are looked at by themselves, here and in test_study.py.
+MANY = {"table1", "beta_sweep"}
+FILES = sorted({p.stem for p in (tiny.ROOT / "configs").glob("*.py")} - MANY)
 PERIODS = ("log_every", "evaluate_every", "checkpoint_every")
 every = pytest.mark.parametrize(
     ("name", "model"), [(name, model) for name in FILES for model in models.NAMES]
@@ -60,6 +61,15 @@ def test_dsprites_is_the_papers_run():
     assert (config["dataset"]["name"], config["dataset"]["source"]) == ("dsprites", "resident")
 
 
+def test_the_beta_sweep_is_the_papers():
+    config = get("beta_sweep")
+    np.testing.assert_allclose(config.population.beta, np.linspace(0, 0.99, 15), atol=1e-6)
+    assert config.population.seeds == tuple(range(10))
+    base = get("dsprites").to_dict() | {"name": "beta_sweep"}
+    assert {**config.to_dict(), "population": base["population"]} == base
+    assert len(configs.members(config)) == 150
+
+
 @every
 def test_every_config_has_the_common_keys(name, model):
     config = get(name, model)
@@ -95,12 +105,14 @@ def test_every_config_and_every_model_take_a_step(name, model, small):
         config.network[key] = 2
     run = build(config, log=lambda line: None)
     before = jax.device_get(run.create_state().params)
-    batch = run.dataset.lookup(np.arange(4 * run.model.batches)[None])
+    batch = run.dataset.lookup(np.arange(4 * run.model.batches)[None, None])
     steps = make_train_steps(run.model, run.dataset.decode)
-    state, metrics = steps(run.create_state(), run.dataset.arrays, batch, run.hparams)
+    state, hparams = (distributed.stack(run.mesh, x) for x in (run.create_state(), run.hparams))
+    state, metrics = steps(state, run.dataset.arrays, batch, hparams)
+    state = distributed.member(run.mesh, state, 0)
     assert int(state.step) == 1
     for name, values in metrics.items():
-        assert values.shape == (1,) and np.isfinite(values).all(), name
+        assert values.shape == (1, 1) and np.isfinite(values).all(), name
     for player in run.model.players:
         old, new = jax.tree.leaves(before[player]), jax.tree.leaves(state.params[player])
         assert all(np.isfinite(array).all() for array in new), player
@@ -125,6 +137,8 @@ def test_steps_per_dispatch_is_the_largest_that_fits(steps, log, evaluate, save,
         if all(number % k == 0 for number in (steps, log, evaluate, save, first))
     ]
     assert configs.steps_per_dispatch(config, first) == max(fits)
+    fewer = configs.steps_per_dispatch(config, first, turns=3)
+    assert fewer == max(k for k in fits if k <= max(1, limit // 3))
 
 
 def test_flatten():
@@ -187,8 +201,9 @@ def test_keys_that_only_one_side_has_differ():
         ("hparams.noise_end", math.nan),
         ("hparams.noise_steps", 0.0),
         ("hparams.label_low", 1.5),
-        ("population.seeds", (0, 1)),
-        ("population.beta", (0.1,)),
+        ("population.seeds", (0, -1)),
+        ("population.seeds", (2, 2)),
+        ("population.beta", (0.1, -0.1)),
     ],
 )
 def test_wrong_values_are_named(key, value):

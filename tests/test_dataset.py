@@ -59,24 +59,26 @@ def test_numbering(dataset):
 
 def test_batches_follow_the_order(dataset):
     order = Order(dataset.size, 1)
-    batches = list(dataset.batches(order, 2, 8, 3, 4))
-    assert [batch["index"].shape for batch in batches] == [(3, 4), (3, 4)]
+    other = Order(dataset.size, 2)
+    batches = list(dataset.batches([order, other], 2, 8, 3, 4))
+    assert [batch["index"].shape for batch in batches] == [(2, 3, 4), (2, 3, 4)]
     assert batches[0]["index"].dtype == np.int32
-    seen = np.concatenate([batch["index"].ravel() for batch in batches])
-    np.testing.assert_array_equal(seen, order.indices(8, 24))
+    for member, expected in enumerate((order, other)):
+        seen = np.concatenate([batch["index"][member].ravel() for batch in batches])
+        np.testing.assert_array_equal(seen, expected.indices(8, 24))
 
 
 def test_the_last_dispatch_holds_what_is_left(dataset):
-    batches = list(dataset.batches(Order(180, 1), 0, 5, 2, 4))
-    assert [len(batch["index"]) for batch in batches] == [2, 2, 1]
-    assert list(dataset.batches(Order(180, 1), 5, 5, 2, 4)) == []
+    batches = list(dataset.batches([Order(180, 1)], 0, 5, 2, 4))
+    assert [len(batch["index"][0]) for batch in batches] == [2, 2, 1]
+    assert list(dataset.batches([Order(180, 1)], 5, 5, 2, 4)) == []
 
 
 def test_parts_make_up_the_global_batch(dataset):
     def parts(part):
-        return next(dataset.batches(Order(180, 1), 0, 2, 2, 6, part))["index"]
+        return next(dataset.batches([Order(180, 1)], 0, 2, 2, 6, part))["index"]
 
-    joined = np.concatenate([parts(slice(0, 3)), parts(slice(3, 6))], axis=1)
+    joined = np.concatenate([parts(slice(0, 3)), parts(slice(3, 6))], axis=-1)
     np.testing.assert_array_equal(joined, parts(slice(None)))
 
 

@@ -45,9 +45,10 @@ def test_the_sequence_stays_what_it_was():
 
 
 def test_batches_take_consecutive_positions():
-    order = Order(10, 0)
+    order, other = Order(10, 0), Order(10, 1)
     np.testing.assert_array_equal(
-        batch_indices(order, step=3, steps=4, batch_size=5), order.indices(15, 20).reshape(4, 5)
+        batch_indices([order, other], step=3, steps=4, batch_size=5),
+        [x.indices(15, 20).reshape(4, 5) for x in (order, other)],
     )
 
 

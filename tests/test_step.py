@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from double import double_precision
 
-from ibgan_jax.distributed import batch_sharding, make_mesh, replicated
+from ibgan_jax.distributed import batch_sharding, make_mesh, member, stack
 from ibgan_jax.models.ibgan import DEFAULT_HPARAMS, IBGAN
 from ibgan_jax.training.state import create
-from ibgan_jax.training.step import make_train_steps, train_step
+from ibgan_jax.training.step import make_train_steps
 
 MODEL = IBGAN(z_dim=4, r_dim=3, generator_width=2, discriminator_width=2, encoder_hidden=(6, 5))
 BATCH, STEPS = 4, 3
@@ -63,8 +63,14 @@ class Program:
         self.traces += 1
         return scale * batch.astype(jnp.float64) - 1.0
 
-    def __call__(self, state, batch, hparams):
+    def together(self, state, batch, hparams):
+        """Of n members: every leaf has their axis first."""
         return self.steps(state, jnp.asarray(2.0), batch, hparams)
+
+    def __call__(self, state, batch, hparams):
+        """Of one member, which is a population of one."""
+        one = jax.tree.map(lambda x: x[None], (state, batch, hparams))
+        return jax.tree.map(lambda x: x[0], self.together(*one))
 
 
 @pytest.fixture(scope="module")
@@ -136,15 +142,15 @@ def test_another_seed_gives_another_run(program, dispatched):
 
 
 def test_step_counter_key_and_donation(program):
-    state = state_of(0)
+    state, batch, hparams = jax.tree.map(lambda x: x[None], (state_of(0), batches(), hparams_of()))
     key = numbers(state.key)
-    new, metrics = program(state, batches(), hparams_of())
-    assert int(new.step) == STEPS and new.step.dtype == jnp.int32
+    new, metrics = program.together(state, batch, hparams)
+    assert int(new.step[0]) == STEPS and new.step.dtype == jnp.int32
     np.testing.assert_array_equal(numbers(new.key), key)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.variables))
-    assert {value.shape for value in metrics.values()} == {(STEPS,)}
+    assert {value.shape for value in metrics.values()} == {(1, STEPS)}
     expected = 1.0 + (0.2 - 1.0) * np.arange(1, STEPS + 1) / 4
-    np.testing.assert_allclose(metrics["noise"], expected, rtol=1e-12)
+    np.testing.assert_allclose(metrics["noise"][0], expected, rtol=1e-12)
 
 
 def test_steps_draw_different_numbers(program):
@@ -172,39 +178,34 @@ def test_one_dispatch_equals_single_steps(dispatched):
 def test_four_devices_equal_one(dispatched):
     """The global batch's statistics and gradients, whatever the mesh."""
     mesh = make_mesh(1, 4)
-    state = jax.device_put(state_of(0), replicated(mesh))
-    batch = jax.device_put(batches(), batch_sharding(mesh))
-    assert batch.sharding.shard_shape(batch.shape)[1] == BATCH // 4
-    hparams = jax.device_put(hparams_of(), replicated(mesh))
-    state, metrics = Program()(state, batch, hparams)
+    state, hparams = stack(mesh, state_of(0)), stack(mesh, hparams_of())
+    batch = jax.device_put(batches()[None], batch_sharding(mesh))
+    assert batch.sharding.shard_shape(batch.shape)[2] == BATCH // 4
+    state, metrics = Program().together(state, batch, hparams)
     assert all(
         leaf.sharding.device_set == set(mesh.devices.flat) for leaf in jax.tree.leaves(state)
     )
     reference, reference_metrics = dispatched
-    assert_same_state(state, reference)
+    assert_same_state(member(mesh, state, 0), reference)
     for name, expected in reference_metrics.items():
-        np.testing.assert_allclose(metrics[name], expected, rtol=TOLERANCE)
+        np.testing.assert_allclose(metrics[name][0], expected, rtol=TOLERANCE)
 
 
-def test_population_equals_its_members(program):
-    """vmap over two members with their own seed, beta and learning rate."""
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2)])
+def test_population_equals_its_members(program, shape):
+    """Two with their own seed, images, beta and learning rate, on one device and on four."""
+    mesh = make_mesh(*shape)
     members = [(0, hparams_of()), (1, hparams_of(beta=0.0, lr_generator=1e-3, kl_guard_above=0.0))]
-    stacked, hparams = (
-        jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
-        for parts in ([state_of(seed) for seed, _ in members], [h for _, h in members])
-    )
-    step = jax.vmap(partial(train_step, MODEL), in_axes=(0, None, 0))
-
-    @jax.jit
-    def run(states, batches):
-        return jax.lax.scan(lambda s, images: step(s, images, hparams), states, batches)
-
-    stacked, metrics = run(stacked, 2.0 * batches() - 1.0)
+    images = np.stack([batches(), batches()[::-1]])
+    states = stack(mesh, *(state_of(seed) for seed, _ in members))
+    hparams = stack(mesh, *(own for _, own in members))
+    batch = jax.device_put(images, batch_sharding(mesh))
+    states, metrics = Program().together(states, batch, hparams)
     for i, (seed, own) in enumerate(members):
-        expected, expected_metrics = program(state_of(seed), batches(), own)
-        assert_same_state(jax.tree.map(lambda x, i=i: x[i], stacked), expected)
+        expected, expected_metrics = program(state_of(seed), images[i], own)
+        assert_same_state(member(mesh, states, i), expected)
         for name, values in expected_metrics.items():
-            np.testing.assert_allclose(metrics[name][:, i], values, rtol=TOLERANCE)
+            np.testing.assert_allclose(metrics[name][i], values, rtol=TOLERANCE)
 
 
 def test_the_first_state_is_a_function_of_the_seed():

@@ -91,9 +91,9 @@ def test_same_images_at_the_same_steps(streamed, resident, first, steps):
     decoded = {}
     for dataset in (streamed, resident):
         decode = jax.jit(dataset.decode)
-        batches = list(dataset.batches(order, first, 40, steps, 16))
-        decoded[dataset.source] = np.concatenate([decode(dataset.arrays, b) for b in batches])
-    assert decoded["stream"].shape == (40 - first, 16, 64, 64, 1)
+        batches = list(dataset.batches([order, order], first, 40, steps, 16))
+        decoded[dataset.source] = np.concatenate([decode(dataset.arrays, b) for b in batches], 1)
+    assert decoded["stream"].shape == (2, 40 - first, 16, 64, 64, 1)
     np.testing.assert_array_equal(decoded["stream"], decoded["resident"])
 
 
@@ -108,7 +108,7 @@ def test_variants_are_those_of_the_resident(directory, name):
     decoded = []
     for dataset in (streamed, resident):
         decode = jax.jit(dataset.decode)
-        batches = dataset.batches(Order(180, 5), 3, 9, 2, 8)
+        batches = dataset.batches([Order(180, 5)], 3, 9, 2, 8)
         decoded.append(np.concatenate([decode(dataset.arrays, b) for b in batches]))
     np.testing.assert_array_equal(*decoded)
     factors = resident.factors_of([3, 150])
@@ -117,7 +117,7 @@ def test_variants_are_those_of_the_resident(directory, name):
 
 
 def test_no_steps(streamed):
-    assert list(streamed.batches(Order(180, 0), 3, 3, 2, 4)) == []
+    assert list(streamed.batches([Order(180, 0)], 3, 3, 2, 4)) == []
 
 
 def test_written_once_and_said_so(tmp_path):

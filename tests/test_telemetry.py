@@ -1,4 +1,4 @@
-"""metrics.jsonl, events and progress lines of a run."""
+"""metrics.jsonl, events, and how progress is shown."""
 
 import io
 import json
@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from ibgan_jax.errors import UserError
-from ibgan_jax.training import telemetry
+from ibgan_jax.training import progress
+from ibgan_jax.training.progress import Progress
 from ibgan_jax.training.telemetry import Telemetry, read_metrics
 
 
 def run(workdir, first, last, every=10, lines=None):
     """One launch that logs every `every` steps and evaluates every 20."""
     log = (lines if lines is not None else []).append
-    with Telemetry(workdir, first_step=first, last_step=100, log=log) as t:
+    with Telemetry(workdir, first_step=first, log=log) as t:
         for step in range(first + every, last + 1, every):
             t.write(step, {"loss": step / 7, "kl/total": jnp.float32(step)})
             if step % 20 == 0:
@@ -35,7 +36,7 @@ def test_one_record_per_step_with_plain_numbers(tmp_path):
 
 
 def test_not_finite_is_null(tmp_path):
-    with Telemetry(tmp_path, first_step=0, last_step=1, log=print) as t:
+    with Telemetry(tmp_path, first_step=0, log=print) as t:
         t.write(1, {"a": float("nan"), "b": jnp.float32(np.inf), "c": np.int64(3), "d": 0.25})
     assert (tmp_path / "metrics.jsonl").read_text() == (
         '{"step": 1, "a": null, "b": null, "c": 3, "d": 0.25}\n'
@@ -43,7 +44,7 @@ def test_not_finite_is_null(tmp_path):
 
 
 def test_record_is_on_disk_before_the_step_changes(tmp_path):
-    t = Telemetry(tmp_path, first_step=0, last_step=10, log=print)
+    t = Telemetry(tmp_path, first_step=0, log=print)
     t.write(1, {"a": 1, "long": 123456789})
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 1, "a": 1, "long": 123456789}]
     t.write(1, {"long": 1})
@@ -62,7 +63,7 @@ def test_resumed_file_equals_the_uninterrupted_one(tmp_path, torn, resumed_from)
     path = tmp_path / "parts" / "metrics.jsonl"
     path.write_bytes(path.read_bytes() + torn)
     first = resumed_from // 10 * 10
-    with Telemetry(tmp_path / "parts", first_step=resumed_from, last_step=100, log=print):
+    with Telemetry(tmp_path / "parts", first_step=resumed_from, log=print):
         assert [r["step"] for r in read_metrics(path)] == list(range(10, first + 1, 10))
     run(tmp_path / "parts", first, 100)
     assert path.read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
@@ -71,7 +72,7 @@ def test_resumed_file_equals_the_uninterrupted_one(tmp_path, torn, resumed_from)
 
 def test_evaluation_after_a_resume_joins_the_record(tmp_path):
     run(tmp_path, 0, 10)
-    with Telemetry(tmp_path, first_step=10, last_step=20, log=print) as t:
+    with Telemetry(tmp_path, first_step=10, log=print) as t:
         t.write(10, {"score": 0.7})
     (record,) = read_metrics(tmp_path / "metrics.jsonl")
     assert record == {"step": 10, "loss": 10 / 7, "kl/total": 10.0, "score": 0.7}
@@ -107,7 +108,7 @@ def events_of(workdir):
 
 
 def test_events_hold_scalars_and_images(tmp_path):
-    with Telemetry(tmp_path, first_step=30, last_step=50, log=print) as t:
+    with Telemetry(tmp_path, first_step=30, log=print) as t:
         images = {"grid/grey": np.zeros((4, 6, 1), np.uint8), "rgb": np.ones((5, 7, 3), np.uint8)}
         t.write(40, {"kl/total": 0.25, "bad": float("nan")}, images)
     found = {v.tag: (e.step, v) for e in events_of(tmp_path) for v in e.summary.value}
@@ -130,21 +131,19 @@ def test_goes_on_without_tensorboardx(tmp_path, monkeypatch):
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(telemetry.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 
-def test_line_per_log_point_without_a_terminal(tmp_path, clock):
+def test_line_per_log_point_without_a_terminal(clock):
     lines, figures = [], ("loss", "score", "absent")
-    with Telemetry(
-        tmp_path, first_step=1000, last_step=150_000, log=lines.append, figures=figures
-    ) as t:
-        t.progress(1100)
+    with Progress(1000, 150_000, lines.append, figures) as t:
+        t.at(1100)
         clock[0] += 40
-        t.progress(1200, {"other": 1.0, "loss": 0.693147})
+        t.at(1200, {"other": 1.0, "loss": 0.693147})
         clock[0] += 2
-        t.progress(1300, {"loss": float("nan"), "score": 0.5})
-        t.progress(1300, {"score": 0.75})
+        t.at(1300, {"loss": float("nan"), "score": 0.5})
+        t.at(1300, {"score": 0.75})
     assert lines == [
         "step 1200/150000  5.0 steps/s  8h16m left  loss 0.6931",
         "step 1300/150000  50.0 steps/s  49m34s left  loss nan  score 0.5",
@@ -152,17 +151,17 @@ def test_line_per_log_point_without_a_terminal(tmp_path, clock):
     ]
 
 
-def test_bar_on_a_terminal(tmp_path, clock, monkeypatch):
+def test_bar_on_a_terminal(clock, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
     lines, terminal = [], Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Telemetry(tmp_path, first_step=500, last_step=1000, log=lines.append) as t:
+    with Progress(500, 1000, lines.append) as t:
         clock[0] += 10
-        t.progress(600, {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0})
-        t.progress(650)
+        t.at(600, {"a": 1.0, "b": 2.0, "c": 3.0, "d": 4.0})
+        t.at(650)
         t.log("a line of its own")
     shown = terminal.getvalue()
     assert lines == ["a line of its own"]
@@ -175,9 +174,9 @@ def test_bar_on_a_terminal(tmp_path, clock, monkeypatch):
     [(0, "0s"), (59.4, "59s"), (59.6, "1m00s"), (27_960, "7h46m"), (183_600, "2d03h")],
 )
 def test_duration(seconds, text):
-    assert telemetry._duration(seconds) == text
+    assert progress._duration(seconds) == text
 
 
 @pytest.mark.parametrize(("rate", "text"), [(0.0123, "0.012"), (5.31, "5.3"), (12345.6, "12346")])
 def test_speed(rate, text):
-    assert telemetry._speed(rate) == text
+    assert progress._speed(rate) == text

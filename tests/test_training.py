@@ -10,8 +10,8 @@ import tiny
 from PIL import Image
 
 import launch
-from ibgan_jax.training import loop, reporting
-from ibgan_jax.training.step import make_train_steps
+from ibgan_jax.training import member, reporting
+from ibgan_jax.training.population import Population
 
 LOGGED = {
     "loss/discriminator",
@@ -151,24 +151,31 @@ def test_streamed_images_train_alike(finished, tmp_path, monkeypatch):
             assert streamed[name][2] == content
 
 
+def breaking(step, turn=0):
+    """An `advance` whose update after `step` breaks the generator: the next losses show it."""
+    advance = Population.advance
+
+    def wrapped(self, batches):
+        kept = self._hparams[turn]
+        if int(self._states[turn].step[0]) == step:
+            rate = kept["lr_generator"]
+            self._hparams[turn] = kept | {
+                "lr_generator": jax.device_put(rate * 1e36, rate.sharding)
+            }
+        advance(self, batches)
+        self._hparams[turn] = kept
+
+    return wrapped
+
+
 def test_divergence_is_said_and_leaves_the_last_good_checkpoint(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(reporting, "finish", lambda *args: None)
 
-    def breaking(*args):
-        steps = make_train_steps(*args)
-
-        def wrapped(state, arrays, batches, hparams):
-            # The update of step 19 breaks the generator, so that the losses of step 20 show it.
-            if int(state.step) == 18:
-                rate = hparams["lr_generator"]
-                hparams = hparams | {"lr_generator": jax.device_put(rate * 1e36, rate.sharding)}
-            return steps(state, arrays, batches, hparams)
-
-        return wrapped
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "make_train_steps", breaking)
-        with pytest.raises(loop.DivergedError, match=r"is (nan|-?inf) at step 20; .*learning rate"):
+        patch.setattr(Population, "advance", breaking(18))
+        with pytest.raises(
+            member.DivergedError, match=r"is (nan|-?inf) at step 20; .*learning rate"
+        ):
             tiny.train(tmp_path)
     assert [record["step"] for record in tiny.metrics(tmp_path)] == [4, 8, 12, 16]
     assert tiny.train(tmp_path)[0] == f"resuming {tmp_path} at step 18"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -110,7 +110,7 @@ class Dataset(abc.ABC):
 
     def batches(
         self,
-        order: Order,
+        orders: Sequence[Order],
         first_step: int,
         last_step: int,
         steps_per_dispatch: int,
@@ -119,13 +119,13 @@ class Dataset(abc.ABC):
     ) -> Iterator[Batch]:
         """The batches of steps first_step .. last_step - 1, K = steps_per_dispatch at a time.
 
-        Yields what `lookup` gives for indices [K, B], in order; the position follows from
-        `first_step` alone. The last dispatch is shorter where K does not divide the steps.
-        `part` is the share of each global batch that this process feeds.
+        Yields what `lookup` gives for indices [P, K, B], P the number of `orders`; the position
+        follows from `first_step` alone. The last dispatch is shorter where K does not divide the
+        steps. `part` is the share of each global batch that this process feeds.
         """
         for step in range(first_step, last_step, steps_per_dispatch):
             steps = min(steps_per_dispatch, last_step - step)
-            yield self.lookup(batch_indices(order, step, steps, batch_size)[:, part])
+            yield self.lookup(batch_indices(orders, step, steps, batch_size)[..., part])
 
     @functools.cached_property
     def _jitted_show(self) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,9 +56,12 @@ class Order:
         return permutation
 
 
-def batch_indices(order: Order, step: int, steps: int, batch_size: int) -> NDArray[np.int64]:
-    """Indices for steps step .. step + steps - 1: int64 [steps, batch_size].
+def batch_indices(
+    orders: Sequence[Order], step: int, steps: int, batch_size: int
+) -> NDArray[np.int64]:
+    """Indices for steps step .. step + steps - 1: int64 [len(orders), steps, batch_size].
 
-    Step t takes positions t * batch_size .. (t + 1) * batch_size - 1 of `order`.
+    Step t takes positions t * batch_size .. (t + 1) * batch_size - 1 of each order.
     """
-    return order.indices(step * batch_size, steps * batch_size).reshape(steps, batch_size)
+    rows = [order.indices(step * batch_size, steps * batch_size) for order in orders]
+    return np.stack(rows).reshape(len(orders), steps, batch_size)

@@ -9,7 +9,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ class StreamedDataset(Dataset):
 
     def batches(
         self,
-        order: Order,
+        orders: Sequence[Order],
         first_step: int,
         last_step: int,
         steps_per_dispatch: int,
@@ -85,7 +85,7 @@ class StreamedDataset(Dataset):
 
         def load(step: int) -> Batch:
             steps = min(steps_per_dispatch, last_step - int(step))
-            return self.lookup(batch_indices(order, int(step), steps, batch_size)[:, part])
+            return self.lookup(batch_indices(orders, int(step), steps, batch_size)[..., part])
 
         if first_step >= last_step:
             return iter(())

@@ -12,12 +12,13 @@ from ibgan_jax.metrics.modularity import modularity, modularity_of
 from ibgan_jax.metrics.sap import sap, sap_of
 from ibgan_jax.metrics.score import Result, Score
 from ibgan_jax.metrics.selection import Selection, rank_correlation
-from ibgan_jax.metrics.suite import METRICS, PROTOCOLS, evaluate_all
+from ibgan_jax.metrics.suite import METRICS, PROTOCOLS, RANKINGS, evaluate_all
 from ibgan_jax.metrics.udr import udr
 
 __all__ = [
     "METRICS",
     "PROTOCOLS",
+    "RANKINGS",
     "Encoder",
     "FactorDataset",
     "FactorVaeScore",

@@ -13,9 +13,11 @@ from ibgan_jax.metrics.encoding import BATCH_SIZE, CodesOf, Encoder, FactorDatas
 from ibgan_jax.metrics.factor_vae import factor_vae_score
 from ibgan_jax.metrics.metric import Metric
 from ibgan_jax.metrics.mig import PosteriorOf, mig
+from ibgan_jax.metrics.model_centrality import PROTOCOLS as CENTRALITY_PROTOCOLS
 from ibgan_jax.metrics.modularity import modularity
 from ibgan_jax.metrics.sap import sap
 from ibgan_jax.metrics.score import Score
+from ibgan_jax.metrics.udr import PROTOCOLS as UDR_PROTOCOLS
 
 METRICS: dict[str, Metric] = {
     "factor_vae": factor_vae_score,
@@ -28,6 +30,9 @@ METRICS: dict[str, Metric] = {
 
 # The protocols of each metric, the default one first.
 PROTOCOLS = {name: measured.protocols for name, measured in METRICS.items()}
+
+# What ranks members of a population without labels, likewise.
+RANKINGS = {"udr": UDR_PROTOCOLS, "model_centrality": CENTRALITY_PROTOCOLS}
 
 
 def evaluate_all(

@@ -13,6 +13,7 @@ from ibgan_jax.reports.figures import (
     traversal_image,
 )
 from ibgan_jax.reports.html import CAPTIONS, write_report
+from ibgan_jax.reports.spread import spread_figure, sweep_figure
 from ibgan_jax.reports.views import ROW, TRAVERSAL, reconstructions, samples, traversals
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "reconstructions",
     "samples",
     "save_png",
+    "spread_figure",
+    "sweep_figure",
     "tile",
     "traversal_figure",
     "traversal_image",

@@ -80,13 +80,13 @@ def convergence_figure(
         upper.set_ylabel("nats")
         labels = _draw_bounds(upper, records, dims, share, symbol)
         upper.set_ylim(bottom=min(0, upper.get_ylim()[0]))
-        _end_labels(upper, labels)
+        end_labels(upper, labels)
         name = SCORE_NAMES.get(score_key, score_key)
         lower.set_title(name)
         lower.set_ylim(0, 1.02)
         lower.set_xlabel("iteration")
         _draw_score(upper, lower, records, score_key)
-        _step_axis(lower, records)
+        step_axis(lower, records)
 
 
 def curves_figure(
@@ -120,7 +120,7 @@ def curves_figure(
         for axes, (title, curves) in zip(panels, groups, strict=False):
             axes.set_title(title)
             _draw_curves(axes, records, curves)
-            _step_axis(axes, records)
+            step_axis(axes, records)
         for axes in panels[len(groups) :]:
             axes.set_visible(False)
         for axes in panels[max(len(groups) - columns, 0) : len(groups)]:
@@ -183,7 +183,7 @@ def _draw_score(upper: Axes, lower: Axes, records: Records, key: str) -> None:
         va="center",
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
     )
-    _end_labels(
+    end_labels(
         lower, [(median, f"median {median:.2f}", GREY), (last, f"last {last:.2f}", PALETTE[0])]
     )
 
@@ -198,7 +198,7 @@ def _draw_curves(axes: Axes, records: Records, curves: Sequence[tuple[str, str]]
             labels.append((end, label, colour))
     if not curves:
         _say_nothing(axes)
-    _end_labels(axes, labels)
+    end_labels(axes, labels)
 
 
 def _line(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, **look: object) -> float:
@@ -226,7 +226,7 @@ def _say_nothing(axes: Axes) -> None:
     )
 
 
-def _step_axis(axes: Axes, records: Records) -> None:
+def step_axis(axes: Axes, records: Records) -> None:
     """Makes the x axis run over all recorded steps, ticks written 50k, 1.5M."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -236,7 +236,7 @@ def _step_axis(axes: Axes, records: Records) -> None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def _end_labels(axes: Axes, labels: Sequence[Label]) -> None:
+def end_labels(axes: Axes, labels: Sequence[Label]) -> None:
     """Names lines at the panel's right edge, pushed apart where they would touch."""
     if not labels:
         return

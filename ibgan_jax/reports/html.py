@@ -1,6 +1,7 @@
-"""One page for one run: its figures, scores, settings and what they mean.
+"""One page for one run or for many: figures, scores, settings and what they mean.
 
-No script, no font, no link leaves the file, so it can be mailed, archived or printed as it is.
+No script, no font, no picture comes from elsewhere, so it can be mailed, archived or printed as it
+is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from string import Template
 
 from ibgan_jax.errors import UserError
 from ibgan_jax.reports.figures import ACTIVE_NATS, atomic
+
+Cell = str | tuple[str, str]
 
 #: Explanations to put under the usual figures, by file stem.
 CAPTIONS = {
@@ -33,6 +36,9 @@ CAPTIONS = {
     "information": "Mutual information, in nats, between each dimension (column) and each factor "
     "(row); a box marks the dimension that tells most of a factor. MIG is by how much it beats the "
     "second, as a share of the factor's entropy.",
+    "spread": "Means over the seeds of each setting; the band is one standard deviation.",
+    "sweep": "Each point is the mean over seeds, with one standard deviation, of a run's median "
+    "over its iterations; the last panel has its best and its last score beside that median.",
     "votes": "Images that share one factor (row) are encoded many times; the dimension (column) "
     "that varies least gets a vote. Boxes mark each dimension's majority. A disentangled code has "
     "one full cell in each row, each in a column of its own.",
@@ -131,8 +137,9 @@ def write_report(
     scores: Mapping[str, object],
     notes: Sequence[str],
     software: Mapping[str, object] | None = None,
+    tables: Sequence[tuple[str, Sequence[Sequence[Cell]]]] = (),
 ) -> None:
-    """Writes one self-contained page about a run.
+    """Writes one self-contained page about a run, or about many.
 
     Args:
       path: the HTML file to write.
@@ -142,10 +149,12 @@ def write_report(
       settings: the resolved config, nested as it is.
       scores: `scores.json`: metric -> {"value", "interval" (low, high), "protocol", and the rest}.
       notes: remarks. software: package versions, commit, device.
+      tables: (heading, rows); the first row holds the heads, a cell may be (text, file beside it).
 
     Everything is escaped. Raises UserError naming a missing figure, before anything is written.
     """
     sections = (
+        *(_section(heading, _table(rows)) for heading, rows in tables),
         _section("Figures", "\n".join(_figure(*figure) for figure in figures)),
         _section("Scores", _scores(scores)),
         _section("Notes", _list(notes)),
@@ -208,6 +217,22 @@ def _settings(settings: Mapping[str, object]) -> str:
         for key, value in flatten(settings)
     )
     return f'<div class="wide mono"><table><tbody>\n{rows}\n</tbody></table></div>' if rows else ""
+
+
+def _table(rows: Sequence[Sequence[Cell]]) -> str:
+    heads, *lines = rows
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    body = "\n".join(f"<tr>{''.join(map(_cell, line))}</tr>" for line in lines)
+    return (
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _cell(cell: Cell) -> str:
+    text, file = cell if isinstance(cell, tuple) else (cell, None)
+    shown = escape(text) if file is None else f'<a href="{escape(file)}">{escape(text)}</a>'
+    return f'<td class="number">{shown}</td>'
 
 
 def _scores(scores: Mapping[str, object]) -> str:

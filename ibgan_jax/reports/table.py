@@ -75,13 +75,43 @@ def gather(entries: Sequence[Entry], published: Published | None = None) -> list
     if not entries:
         raise UserError("there are no runs to make a table of")
     _check_protocols(entries)
-    groups: dict[tuple, list[Entry]] = {}
+    return [_row(group, published or {}) for group in grouped(entries)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+      kind: experiment, data set and system.
+      apart: the settings, as text, in which it differs from others of its kind.
+      entries: the runs.
+    """
+
+    kind: tuple[str, str, str]
+    apart: dict[str, str]
+    entries: list[Entry]
+
+    @property
+    def label(self) -> str:
+        """The system, and what sets these runs apart."""
+        told = ", ".join(f"{key}={value}" for key, value in self.apart.items())
+        return self.kind[-1] + (f" ({told})" if told else "")
+
+
+def grouped(entries: Sequence[Entry]) -> list[Group]:
+    """The groups of all entries, in the order in which they first come."""
+    found: dict[tuple, list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(tuple(sorted(_settings(entry).items())), []).append(entry)
-    return [
-        _row(group, system, published or {})
-        for group, system in zip(groups.values(), _labels(list(groups)), strict=True)
-    ]
+        found.setdefault(tuple(sorted(_settings(entry).items())), []).append(entry)
+    settings = [dict(group) for group in found]
+    kinds = [(s["name"], s["dataset.name"], s["model"]) for s in settings]
+    groups = []
+    for own, kind, members in zip(settings, kinds, found.values(), strict=True):
+        alike = [s for s, other in zip(settings, kinds, strict=True) if other == kind]
+        apart = {k: x for k, x in own.items() if any(s.get(k) != x for s in alike)}
+        groups.append(Group(kind, apart, members))
+    return groups
 
 
 def _settings(entry: Entry) -> dict[str, str]:
@@ -90,38 +120,24 @@ def _settings(entry: Entry) -> dict[str, str]:
     return {key: str(value) for key, value in flat if key not in SAME_ROW}
 
 
-def _labels(groups: Sequence[tuple]) -> list[str]:
-    """Each group's system, with those settings in which others of its kind differ."""
-    settings = [dict(group) for group in groups]
-    kinds = [(s["name"], s["dataset.name"], s["model"]) for s in settings]
-    labels = []
-    for own, kind in zip(settings, kinds, strict=True):
-        alike = [s for s, other in zip(settings, kinds, strict=True) if other == kind]
-        keys = [k for k in own if any(s.get(k) != own[k] for s in alike)]
-        told = ", ".join(f"{key}={own[key]}" for key in keys)
-        labels.append(own["model"] + (f" ({told})" if told else ""))
-    return labels
-
-
-def _row(group: Sequence[Entry], system: str, published: Published) -> Row:
-    config = group[0].config
-    name, dataset, model = config["name"], config["dataset"]["name"], config["model"]
+def _row(group: Group, published: Published) -> Row:
+    name, dataset, model = group.kind
     seen: dict[int, Path] = {}
-    for entry in group:
+    for entry in group.entries:
         seed = entry.config["seed"]
         if seed in seen:
             raise UserError(
-                f"{seen[seed]} and {entry.path} are both {name}, {system}, with seed {seed}; "
+                f"{seen[seed]} and {entry.path} are both {name}, {group.label}, with seed {seed}; "
                 "a table takes one of them"
             )
         seen[seed] = entry.path
-    steps = [entry.scores["run"]["checkpoint_step"] for entry in group]
+    steps = [entry.scores["run"]["checkpoint_step"] for entry in group.entries]
     values: dict[str, list[float]] = {}
-    for entry in group:
+    for entry in group.entries:
         for column, value in _numbers(entry.scores).items():
             values.setdefault(column, []).append(value)
     paper = published.get(dataset, {}).get(model)
-    return Row(name, dataset, system, tuple(seen), (min(steps), max(steps)), values, paper)
+    return Row(name, dataset, group.label, tuple(seen), (min(steps), max(steps)), values, paper)
 
 
 def _numbers(scores: Mapping[str, Any]) -> dict[str, float]:
@@ -150,17 +166,24 @@ def _check_protocols(entries: Sequence[Entry]) -> None:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A Markdown table: mean +- deviation over seeds, the paper's values beside the best."""
+    """A Markdown table of `cells`."""
+    heads, *lines = ("| " + " | ".join(line) + " |" for line in cells(rows))
+    rule = "|" + "---|" * (heads.count("|") - 1)
+    return "\n".join([heads, rule, *lines]) + "\n"
+
+
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """Heads, then a line a row: mean +- deviation over seeds, the paper's value by the best."""
     columns = _columns(rows)
     paper = any(row.published is not None for row in rows)
     heads = ["experiment", "data set", "system", "seeds", "steps", HEADLINE]
     heads += ["paper", "difference"] if paper else []
     heads += [column for column in columns if column != HEADLINE]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines = [heads]
     for row in rows:
         low, high = row.steps
         steps = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        cells = [
+        line = [
             row.experiment,
             row.dataset,
             row.system,
@@ -169,10 +192,10 @@ def markdown(rows: Sequence[Row]) -> str:
             _cell(row, HEADLINE),
         ]
         if paper:
-            cells += _beside_paper(row)
-        cells += [_cell(row, column) for column in columns if column != HEADLINE]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+            line += _beside_paper(row)
+        line += [_cell(row, column) for column in columns if column != HEADLINE]
+        lines.append(line)
+    return lines
 
 
 def _beside_paper(row: Row) -> list[str]:

@@ -118,6 +118,12 @@ class Checkpoints:
         what = "this checkpoint" if step is not None else "every checkpoint"
         raise UserError(f"{what} in {self._directory} is damaged ({reasons}): put back a copy")
 
+    def drop_after(self, step: int) -> None:
+        """Removes the checkpoints after `step`, for a run that goes on from there."""
+        self.close()
+        for later in (s for s in self.steps() if s > step):
+            self._remove(later)
+
     def wait(self) -> None:
         """Blocks until the last save is on disk with its manifest; raises what made it fail."""
         if self._sealer is not None:
@@ -174,10 +180,13 @@ class Checkpoints:
     def _prune(self) -> None:
         steps = self.steps()
         for step in set(steps[:-2]) - {self.best()}:
-            # Renamed first, so that a deletion cut short never looks like a damaged checkpoint.
-            leaving = self._directory / f"{step}{_TEMPORARY}"
-            self._path(step).rename(leaving)
-            shutil.rmtree(leaving)
+            self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        # Renamed first, so that a deletion cut short never looks like a damaged checkpoint.
+        leaving = self._directory / f"{step}{_TEMPORARY}"
+        self._path(step).rename(leaving)
+        shutil.rmtree(leaving)
 
     def _record(self, step: int) -> dict | None:
         """Reads the JSON part; None unless it is as the manifest says."""

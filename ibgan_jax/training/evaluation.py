@@ -46,15 +46,21 @@ def bounds(run: Run, state: TrainState, key: int) -> dict[str, Any]:
     At the noise level of the state's step, where there is one.
     """
     hparams = run.model.schedule(run.hparams, state.step)
-    compute = jax.jit(run.model.bounds)
     indices = some(run.dataset.size, BOUND_DRAWS).reshape(-1, BOUND_BATCH)
     keys = jax.random.split(jax.random.key(key), len(indices))
     parts = [
-        compute(state.variables, k, examples(run, batch), hparams)
+        _bounds(run.model, state.variables, k, examples(run, batch), hparams)
         for k, batch in zip(keys, indices, strict=True)
     ]
     mean = jax.tree.map(lambda *x: np.mean(np.stack(x), axis=0), *map(jax.device_get, parts))
     return {name: value.tolist() for name, value in mean.items()}
+
+
+@partial(jax.jit, static_argnums=0)
+def _bounds(
+    model: Model, variables: ByPlayer, key: jax.Array, images: jax.Array, hparams: Hparams
+) -> dict[str, jax.Array]:
+    return model.bounds(variables, key, images, hparams)
 
 
 def evaluate(
@@ -117,7 +123,7 @@ def check_metrics(
       UserError: a name is no METRIC or METRIC:PROTOCOL, factor_vae is not among them, or FID is but
         its classifier is not there or has learned another data set than one of `datasets`.
     """
-    protocols = {**metrics.PROTOCOLS, **OF_GENERATOR}
+    protocols = {**metrics.PROTOCOLS, **OF_GENERATOR, **metrics.RANKINGS}
     for name in names:
         metric, _, protocol = name.partition(":")
         if metric not in protocols:

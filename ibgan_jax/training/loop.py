@@ -1,39 +1,34 @@
-"""Training from start or checkpoint to the end, interruptible at any moment."""
+"""Training from start or checkpoint to the end, interruptible at any moment.
+
+One run is a population of one: members that differ in their seed and hparams alone train together,
+each of them in a workdir of its own that does not tell whether it had company.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ibgan_jax import config as configs
 from ibgan_jax import distributed
 from ibgan_jax.data.order import Order
 from ibgan_jax.errors import UserError
-from ibgan_jax.training import evaluation, reporting
+from ibgan_jax.training import reporting
 from ibgan_jax.training.checkpoint import Checkpoints
-from ibgan_jax.training.run import Run, build
+from ibgan_jax.training.member import Log, Member
+from ibgan_jax.training.population import Population, Programs
+from ibgan_jax.training.progress import Progress
+from ibgan_jax.training.run import build
 from ibgan_jax.training.state import TrainState
-from ibgan_jax.training.step import make_train_steps
-from ibgan_jax.training.telemetry import Telemetry
 from ibgan_jax.training.workdir import Workdir, environment
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
-
-Log = Callable[[str], Any]
-
-
-class DivergedError(Exception):
-    """A loss or a parameter is no longer finite; the message names the step."""
 
 
 class InterruptedRunError(Exception):
@@ -48,20 +43,51 @@ def train(config: ConfigDict, workdir: Workdir, log: Log = print) -> None:
       DivergedError: a loss is not finite; the last good checkpoint stays.
       InterruptedRunError: after SIGINT or SIGTERM, with the state saved.
     """
-    configs.check(config)
-    recorded = workdir.recorded()
-    if recorded is not None and Checkpoints(workdir.checkpoints).steps():
-        configs.check_same(recorded["config"], config, workdir.path)
-    workdir.create()
-    run = build(config, log)
-    workdir.write_json(workdir.config, {"config": config.to_dict(), **environment()})
-    checkpoints = Checkpoints(workdir.checkpoints)
-    try:
-        with _stop_signals() as stop:
-            _Training(run, workdir, checkpoints, stop, log).run_to_end()
-    finally:
-        checkpoints.close()
-    reporting.finish(run, workdir, log)
+    if any(config.population.values()):
+        raise UserError("this config names a population: study.train trains all of its members")
+    train_together([(config, workdir)], log)
+
+
+def train_together(runs: Sequence[tuple[ConfigDict, Workdir]], log: Log = print) -> None:
+    """As `train`, for runs whose configs differ in seed and hparams alone: a population.
+
+    They train as one program, in groups where not all fit in memory. A member that diverges is left
+    at its last good checkpoint while the others go on.
+
+    Raises:
+      UserError, InterruptedRunError: as `train`.
+      DivergedError: every member diverged.
+    """
+    for config, workdir in runs:
+        configs.check(config)
+        recorded = workdir.recorded()
+        if recorded is not None and Checkpoints(workdir.checkpoints).steps():
+            configs.check_same(recorded["config"], config, workdir.path)
+    for _, workdir in runs:
+        workdir.create()
+    run = build(runs[0][0], log, len(runs))
+    for config, workdir in runs:
+        workdir.write_json(workdir.config, {"config": config.to_dict(), **environment()})
+    members = [Member(run.of(config), workdir, log) for config, workdir in runs]
+    programs = Programs(run)
+    size = programs.fitting(len(members), log)
+    for some in (members[at : at + size] for at in range(0, len(members), size)):
+        _train(some, programs, log)
+        for member in some:
+            if member.diverged is None:
+                reporting.finish(member.run, member.workdir, log)
+    if all(member.diverged for member in members):
+        raise members[-1].diverged
+
+
+def _train(members: Sequence[Member], programs: Programs, log: Log) -> None:
+    """Trains members that fit in memory together to their last step."""
+    with ExitStack() as stack:
+        stop = stack.enter_context(_stop_signals())
+        for member in members:
+            stack.callback(member.close)
+        for group, states in _abreast(members):
+            _Training(group, states, programs, stop, log).run_to_end()
 
 
 @contextmanager
@@ -88,141 +114,111 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(kind, handler)
 
 
-class _Window:
-    """Per-step metrics since the last log point: dispatched, on the device, fetched at log time.
+def _abreast(members: Sequence[Member]) -> list[tuple[list[Member], list[TrainState]]]:
+    """Members that stand at the same step, with their states.
 
-    It goes into checkpoints, so that a resumed run logs the means that an uninterrupted one does.
+    One that is a single checkpoint ahead of others, as a kill between their saves leaves it, goes
+    back to theirs.
     """
-
-    def __init__(self, values: dict[str, list[float]]) -> None:
-        self._fetched = {name: list(column) for name, column in values.items()}
-        self._pending: list[dict[str, jax.Array]] = []
-
-    def add(self, metrics: dict[str, jax.Array]) -> None:
-        self._pending.append(metrics)
-
-    def fetch(self, step: int) -> dict[str, list[float]]:
-        """Per-step values up to `step`. Raises DivergedError at the first that is not finite."""
-        for metrics in jax.device_get(self._pending):
-            for name, column in metrics.items():
-                self._fetched.setdefault(name, []).extend(column.tolist())
-        self._pending = []
-        for name, column in self._fetched.items():
-            bad = next((i for i, value in enumerate(column) if not math.isfinite(value)), None)
-            if bad is not None:
-                raise DivergedError(
-                    f"{name} is {column[bad]} at step {step - len(column) + bad + 1}; "
-                    "the last good checkpoint stays; try smaller learning rates"
-                )
-        return self._fetched
-
-    def close(self, step: int) -> dict[str, float]:
-        """Means over the window, which is then empty."""
-        means = {name: float(np.mean(column)) for name, column in self.fetch(step).items()}
-        self._fetched = {}
-        return means
+    states = {member: member.resume() for member in members}
+    steps = {member.step for member in members}
+    for member in members:
+        if member.step and member.previous in steps - {member.step}:
+            states[member] = member.go_back()
+    groups = []
+    for step in dict.fromkeys(member.step for member in members):
+        group = [member for member in members if member.step == step]
+        groups.append((group, [states[member] for member in group]))
+    return groups
 
 
-@dataclasses.dataclass
 class _Training:
-    """One process's way from the first to the last step."""
+    """One process's way from the first to the last step of members that stand at the same one."""
 
-    run: Run
-    workdir: Workdir
-    checkpoints: Checkpoints
-    stop: Callable[[], bool]
-    log: Log
+    def __init__(
+        self,
+        members: Sequence[Member],
+        states: list[TrainState],
+        programs: Programs,
+        stop: Callable[[], bool],
+        log: Log,
+    ) -> None:
+        self._members, self._states, self._programs = members, states, programs
+        self._stop, self._log = stop, log
+        self._first = members[0].step
+        self._run = members[0].run
+        self._said: set[Member] = set()
 
     def run_to_end(self) -> None:
-        run, train = self.run, self.run.config.train
-        state, first, window = self._start()
-        if first >= train.steps:
-            self.log(f"{self.workdir.path} has {first} of {train.steps} steps: nothing to train")
+        first, last = self._first, self._run.config.train.steps
+        for member in self._members:
+            if first:
+                self._log(f"resuming {member.workdir.path} at step {first}")
+            if first >= last:
+                self._log(f"{member.workdir.path} has {first} of {last} steps: nothing to train")
+        if first >= last:
             return
+        for member in self._members:
+            member.open()
+        program = self._programs.of(len(self._members), first)
+        hparams = [member.run.hparams for member in self._members]
+        self._population = Population(program, self._states, hparams)
+        figures = self._run.model.headline
+        with Progress(first, last, self._log, figures) as self._progress:
+            for step, batches in enumerate(self._batches(program.steps), 1):
+                self._population.advance(batches)
+                if not self._at(first + step * program.steps):
+                    return
+
+    def _batches(self, steps: int) -> Iterator[Any]:
+        """What the data set yields for all members; those of one seed share their order."""
+        run, train = self._run, self._run.config.train
         images = train.batch_size * run.model.batches
-        per_dispatch = configs.steps_per_dispatch(run.config, first)
-        steps = make_train_steps(run.model, run.dataset.decode)
-        batches = run.dataset.batches(
-            Order(run.dataset.size, run.config.seed),
-            first,
-            train.steps,
-            per_dispatch,
-            images,
-            distributed.process_part(images),
-        )
-        with Telemetry(
-            self.workdir.path,
-            first_step=first,
-            last_step=train.steps,
-            log=self.log,
-            figures=run.model.headline,
-        ) as telemetry:
-            step, before = first, None
-            for batch in batches:
-                batch = distributed.put_batch(run.mesh, batch)
-                state, metrics = steps(state, run.dataset.arrays, batch, run.hparams)
-                window.add(metrics)
-                step += per_dispatch
-                # One dispatch ahead: the device never waits for the host, nor the bar far behind.
-                jax.block_until_ready(before)
-                before = metrics
-                telemetry.progress(step)
-                self._at(step, state, window, telemetry)
+        seeds = [member.run.config.seed for member in self._members]
+        orders = {seed: Order(run.dataset.size, seed) for seed in seeds}
+        part = distributed.process_part(images)
+        chosen = [orders[seed] for seed in seeds]
+        return run.dataset.batches(chosen, self._first, train.steps, steps, images, part)
 
-    def _start(self) -> tuple[TrainState, int, _Window]:
-        """The newest checkpoint's state, or the first one."""
-        found = self.checkpoints.restore(self.run.state_template(), log=self.log)
-        if found is None:
-            return self.run.create_state(), 0, _Window({})
-        state, step, extra = found
-        self.log(f"resuming {self.workdir.path} at step {step}")
-        return state, step, _Window(extra["window"])
+    @property
+    def _alive(self) -> list[tuple[int, Member]]:
+        return [(i, member) for i, member in enumerate(self._members) if not member.diverged]
 
-    def _at(self, step: int, state: TrainState, window: _Window, telemetry: Telemetry) -> None:
-        """What is due at `step`: logging, evaluation, checkpoint, stop."""
-        train = self.run.config.train
-        last = step == train.steps
-        stopping = self.stop()
-        score = None
-        if last or step % train.log_every == 0:
-            record = window.close(step)
-            telemetry.progress(step, record)
-            telemetry.write(step, {**record, "steps_per_second": telemetry.rate})
-        if last or step % train.evaluate_every == 0:
-            self._check_finite(step, state)
-            score = self._evaluate(step, state, telemetry)
-        if last or score is not None or stopping or step % train.checkpoint_every == 0:
-            self._save(step, state, window, score)
-        if stopping and not last:
-            self.checkpoints.wait()
+    def _at(self, step: int) -> bool:
+        """Does what is due at `step`: logging, evaluation, checkpoint, stop. Whether to go on."""
+        train = self._run.config.train
+        last, stopping = step == train.steps, self._stop()
+        self._progress.at(step)
+        logged = last or step % train.log_every == 0
+        scored = last or step % train.evaluate_every == 0
+        saved = scored or stopping or step % train.checkpoint_every == 0
+        if not (logged or saved):
+            return True
+        for member, metrics in zip(self._members, self._population.fetch(), strict=True):
+            member.add(step, metrics)
+        self._say_diverged()
+        if logged and self._alive:
+            self._write(step)
+        for place, member in self._alive if saved else ():
+            member.save(step, self._population.state(place), scored)
+        self._say_diverged()
+        if stopping and not last and self._alive:
+            for _, member in self._alive:
+                member.wait()
             raise InterruptedRunError(f"stopped and saved at step {step}; the same command goes on")
+        return bool(self._alive)
 
-    def _evaluate(self, step: int, state: TrainState, telemetry: Telemetry) -> float:
-        score = evaluation.score(self.run, state.variables, evaluation.TRAINING_KEY)
-        pictures = evaluation.progress_images(self.run, state, self.workdir.figures / "progress")
-        record = {evaluation.SCORE: score.value, "score/active_dimensions": len(score.active)}
-        telemetry.write(step, record, pictures)
-        return score.value
+    def _write(self, step: int) -> None:
+        """Logs every member, and shows the mean over them."""
+        means = [member.means() for _, member in self._alive]
+        shown = {name: float(np.mean([mean[name] for mean in means])) for name in means[0]}
+        self._progress.at(step, shown)
+        for (_, member), mean in zip(self._alive, means, strict=True):
+            member.log(step, mean, self._progress.rate)
 
-    def _save(self, step: int, state: TrainState, window: _Window, score: float | None) -> None:
-        values = window.fetch(step)
-        self._check_finite(step, state)
-        try:
-            self.checkpoints.save(step, state, score=score, extra={"window": values})
-        except OSError as error:
-            raise UserError(
-                f"cannot save a checkpoint in {self.workdir.checkpoints} ({error.strerror})"
-            ) from error
-
-    def _check_finite(self, step: int, state: TrainState) -> None:
-        if not bool(_all_finite(state)):
-            raise DivergedError(
-                f"a parameter is not finite after step {step}; the last good checkpoint stays; "
-                "try smaller learning rates"
-            )
-
-
-@jax.jit
-def _all_finite(state: TrainState) -> jax.Array:
-    leaves = jax.tree.leaves((state.params, state.batch_stats, state.optimizer))
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+    def _say_diverged(self) -> None:
+        """Once for each member; alone it is the error that the run ends with."""
+        for member in self._members:
+            if member.diverged and member not in self._said and len(self._members) > 1:
+                self._progress.log(f"{member.workdir.path}: {member.diverged}")
+                self._said.add(member)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,10 @@ class Run:
     mesh: Mesh
     hparams: Hparams
 
+    def of(self, config: ConfigDict) -> Run:
+        """The run of a config that differs from this one's in its seed and hparams alone."""
+        return dataclasses.replace(self, config=config, hparams=_hparams(config, self.mesh))
+
     def state_template(self) -> TrainState:
         """The state's shapes, dtypes and shardings, without making it."""
         shapes = jax.eval_shape(self._create)
@@ -48,25 +52,41 @@ class Run:
     def _create(self) -> TrainState:
         return states.create(self.model, self.config.seed, self.hparams)
 
-    @cached_property
+    @property
     def represent(self) -> Callable[[ByPlayer, jax.Array], jax.Array]:
         """Jitted (variables, images) -> codes."""
-        return jax.jit(self.model.represent)
+        return partial(_represent, self.model)
 
-    @cached_property
+    @property
     def generate(self) -> Callable[[ByPlayer, jax.Array], jax.Array]:
         """Jitted (variables, codes) -> images."""
-        return jax.jit(self.model.generate)
+        return partial(_generate, self.model)
 
 
-def build(config: ConfigDict, log: Callable[[str], Any] = print) -> Run:
-    """Checks the config, finds the devices, and loads (or renders) the data.
+# The model is hashed by its settings: runs of equal models share what is compiled.
+@partial(jax.jit, static_argnums=0)
+def _represent(model: Model, variables: ByPlayer, images: jax.Array) -> jax.Array:
+    return model.represent(variables, images)
+
+
+@partial(jax.jit, static_argnums=0)
+def _generate(model: Model, variables: ByPlayer, codes: jax.Array) -> jax.Array:
+    return model.generate(variables, codes)
+
+
+def _hparams(config: ConfigDict, mesh: Mesh) -> Hparams:
+    sharding = distributed.replicated(mesh)
+    return {k: jax.device_put(jnp.float32(x), sharding) for k, x in config.hparams.items()}
+
+
+def build(config: ConfigDict, log: Callable[[str], Any] = print, members: int = 1) -> Run:
+    """Checks the config, finds the devices for so many members, and loads (or renders) the data.
 
     Raises:
       UserError: anything in the config or on the machine that stands in the way, in one line.
     """
     configs.check(config)
-    mesh = distributed.make_mesh()
+    mesh = distributed.mesh_for(members)
     distributed.check_batch(mesh, config.train.batch_size)
     dataset = data.load(
         config.dataset.name,
@@ -78,8 +98,4 @@ def build(config: ConfigDict, log: Callable[[str], Any] = print) -> Run:
         painting=config.dataset.painting,
     )
     model = configs.make_model(config, channels=dataset.image_shape[-1], dataset_size=dataset.size)
-    hparams = {
-        key: jax.device_put(jnp.float32(value), distributed.replicated(mesh))
-        for key, value in config.hparams.items()
-    }
-    return Run(config, model, dataset, mesh, hparams)
+    return Run(config, model, dataset, mesh, _hparams(config, mesh))

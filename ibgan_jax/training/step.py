@@ -35,18 +35,32 @@ def train_step(
     return state, metrics
 
 
-def make_train_steps(model: Model, decode: Callable[[Any, Any], jax.Array]) -> Callable:
-    """K steps in one dispatch: jitted (state, arrays, batches, hparams) -> (state, metrics [K]).
+def make_train_steps(
+    model: Model,
+    decode: Callable[[Any, Any], jax.Array],
+    sharding: jax.sharding.Sharding | None = None,
+) -> Callable:
+    """K steps of n members in one dispatch.
 
-    `batches` has leaves [K, B, ...] as the dataset's `batches` yields them, `arrays` is what the
-    dataset keeps on the device, and `decode(arrays, batch)` gives images [B, H, W, C]. The state
-    is donated.
+    Jitted (state [n], arrays, batches [n, K], hparams [n]) -> (state [n], metrics [n, K]): the
+    leading axis of every leaf is the members'. `batches` has leaves [n, K, B, ...] as the dataset's
+    `batches` yields them, `arrays` is what the dataset keeps on the device, and
+    `decode(arrays, batch)` gives images [B, H, W, C]. The state is donated; results are placed by
+    `sharding`.
     """
 
-    def steps(state: TrainState, arrays: Any, batches: Any, hparams: Hparams) -> tuple:
+    def one(state: TrainState, arrays: Any, batches: Any, hparams: Hparams) -> tuple:
         def body(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
             return train_step(model, state, decode(arrays, batch), hparams)
 
         return jax.lax.scan(body, state, batches)
 
-    return jax.jit(steps, donate_argnums=0)
+    def steps(state: TrainState, arrays: Any, batches: Any, hparams: Hparams) -> tuple:
+        if len(state.step) == 1:  # spares XLA a batch dimension in every product
+            alone = jax.tree.map(lambda x: x[0], (state, batches, hparams))
+            return jax.tree.map(lambda x: x[None], one(alone[0], arrays, *alone[1:]))
+        return jax.vmap(one, (0, None, 0, 0), spmd_axis_name="population")(
+            state, arrays, batches, hparams
+        )
+
+    return jax.jit(steps, donate_argnums=0, out_shardings=sharding)

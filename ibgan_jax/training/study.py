@@ -1,47 +1,57 @@
-"""Many runs as one piece of work: trained one after another, scored and put into one table.
+"""Many runs as one piece of work: named, and trained together.
 
-A study's config names experiments (files beside it), models and seeds; its folder holds a run for
-each of their combinations, and `study.json`, which says what belongs to it.
+A study is one or more populations: an ordinary config with a `population`, or a config that names
+experiments (files beside it), models and seeds. Its folder holds a run for each member, which is
+as if it had been trained alone, and `study.json`, which says what belongs to it.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import runpy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ibgan_jax import config as configs
 from ibgan_jax import models
 from ibgan_jax.errors import UserError
-from ibgan_jax.reports import table
-from ibgan_jax.training import evaluation, loop
-from ibgan_jax.training.checkpoint import Checkpoints
-from ibgan_jax.training.run import build
-from ibgan_jax.training.workdir import Workdir
+from ibgan_jax.training import comparison, loop
+from ibgan_jax.training.member import DivergedError
+from ibgan_jax.training.workdir import Workdir, environment
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 Log = Callable[[str], Any]
-RECORD = "study.json"
 
 
 def is_study(config: ConfigDict | None) -> bool:
     """Whether the config is one of many runs."""
-    return config is not None and "study" in config
+    return config is not None and ("study" in config or any(config.population.values()))
 
 
-def members(config: ConfigDict, experiments: Path) -> Iterator[tuple[str, ConfigDict]]:
-    """(folder, config) of every run; experiment NAME is the file NAME.py in `experiments`.
+def folder(config: ConfigDict) -> str:
+    """The default name of the folder that the config's training fills."""
+    if "study" in config:
+        return config.name
+    last = "population" if is_study(config) else f"seed{config.seed}"
+    return f"{config.name}-{config.model}-{last}"
 
-    With `study.grid` a system trains once with every value of its own published grid.
+
+def populations(config: ConfigDict, experiments: Path) -> Iterator[ConfigDict]:
+    """The configs of the study, each with its population.
+
+    Experiment NAME is the file NAME.py in `experiments`. With `study.grid` a system trains with
+    every value of its own published grid.
 
     Raises:
-      UserError: an experiment, a model or a seed that cannot be.
+      UserError: an experiment, a model, a value or a seed that cannot be.
     """
+    if "study" not in config:
+        configs.check(config)
+        yield config
+        return
     study = config.study
     for name in study.models:
         models.get(name)
@@ -51,50 +61,53 @@ def members(config: ConfigDict, experiments: Path) -> Iterator[tuple[str, Config
             raise UserError(f"study.experiments: there is no {path}")
         get_config = runpy.run_path(str(path))["get_config"]
         for name in study.models:
-            grid = get_config(name).grid.to_dict() if study.grid else {}
-            for weights in itertools.product(*grid.values()):
-                chosen = dict(zip(grid, weights, strict=True))
-                for seed in study.seeds:
-                    yield _member(config, get_config(name), chosen, seed)
+            made = get_config(name)
+            made.population.seeds = tuple(study.seeds)
+            made.population.update(made.grid if study.grid else {})
+            yield _adapted(made, config)
 
 
-def _member(
-    config: ConfigDict, made: ConfigDict, weights: dict[str, float], seed: int
-) -> tuple[str, ConfigDict]:
-    """An experiment's config with what the study says of it, and the folder of its run."""
-    made.seed = seed
-    made.hparams.update(weights)
+def _adapted(made: ConfigDict, config: ConfigDict) -> ConfigDict:
+    """An experiment's config with what the study says of it."""
     made.dataset.dir = config.dataset.dir
     made.dataset.source = config.dataset.source
     for key, value in config.train.items():
         if value:  # 0 leaves each recipe its own
             made.train[key] = value
     configs.check(made)
-    told = "".join(f"-{key}{value:g}" for key, value in weights.items())
-    return f"{made.name}-{made.model}{told}-seed{seed}", made
+    return made
 
 
 def train(config: ConfigDict, experiments: Path, workdir: Workdir, log: Log = print) -> None:
-    """Trains whatever of the study is not finished yet, and writes its table.
+    """Trains whatever of the study is not finished yet, and reports on all of it.
 
     Raises:
       UserError: anything the user can put right, before any work starts.
       InterruptedRunError: after SIGINT or SIGTERM, with the state saved; the same command goes on.
     """
-    runs = list(members(config, experiments))
+    named = list(populations(config, experiments))
     workdir.create()
-    workdir.write_json(workdir.path / RECORD, {"config": config.to_dict()})
-    for number, (name, member) in enumerate(runs, 1):
-        folder = Workdir(workdir.path / name)
-        log(f"run {number} of {len(runs)}: {folder.path}")
-        if _finished(member, folder):
-            log("finished before")
-            continue
+    workdir.write_json(workdir.study, {"config": config.to_dict(), **environment()})
+    for number, population in enumerate(named, 1):
+        runs = [(c, Workdir(workdir.path / name)) for name, c in configs.members(population)]
+        left = [(c, run) for c, run in runs if not (_finished(c, run) or _given_up(run, log))]
+        log(
+            f"population {number} of {len(named)}: {population.model} on {population.name}, "
+            f"{len(left)} of {len(runs)} runs to train"
+        )
         try:
-            loop.train(member, folder, log)
-        except loop.DivergedError as error:
-            log(f"{error}; the study goes on without it")
-    write_table(workdir, log)
+            if left:
+                loop.train_together(left, log)
+        except DivergedError as error:
+            log(f"no run of this population is left: {error}")
+    comparison.report(workdir, log)
+
+
+def _given_up(run: Workdir, log: Log) -> bool:
+    """Whether it diverged before, as it would again."""
+    if run.diverged.exists():
+        log(f"{run.path} diverged before; remove {run.diverged.name} to try it again")
+    return run.diverged.exists()
 
 
 def _finished(member: ConfigDict, folder: Workdir) -> bool:
@@ -105,91 +118,3 @@ def _finished(member: ConfigDict, folder: Workdir) -> bool:
     configs.check_same(recorded["config"], member, folder.path)
     scored = json.loads(folder.scores.read_text())["run"]["checkpoint_step"]
     return scored == member.train.steps
-
-
-def find(paths: Sequence[Path]) -> list[Workdir]:
-    """The runs that `paths` name; a folder of runs stands for all of them.
-
-    Raises:
-      UserError: a path holds neither a run nor runs.
-    """
-    found = []
-    for path in paths:
-        inside = sorted(config.parent for config in Path(path).glob("*/config.json"))
-        if (Path(path) / "config.json").exists():
-            inside = [Path(path)]
-        if not inside:
-            raise UserError(f"{path} holds no run: there is no config.json in it")
-        found += [Workdir(folder) for folder in inside]
-    return found
-
-
-def evaluate(
-    workdirs: Sequence[Workdir],
-    step: int | None,
-    names: Sequence[str],
-    log: Log = print,
-    classifier: Path | None = None,
-) -> None:
-    """Scores every run and prints, and writes, one table of them.
-
-    Its files lie in the folder of a single run, else in the one that all have in common.
-
-    Raises:
-      UserError: a run without checkpoints, an unknown metric, a classifier that FID lacks or
-        cannot use, or scores that do not belong in one table.
-    """
-    from ml_collections import ConfigDict
-
-    recorded = [workdir.must_exist() for workdir in workdirs]
-    datasets = [record["config"]["dataset"]["name"] for record in recorded]
-    evaluation.check_metrics(names, datasets, classifier)
-    for workdir in workdirs:
-        steps = Checkpoints(workdir.checkpoints).steps()
-        if not steps:
-            raise UserError(f"{workdir.path} holds no checkpoint yet; train first")
-        if step is not None and step not in steps:
-            raise UserError(f"no checkpoint {step} in {workdir.checkpoints}; there are: {steps}")
-    for workdir, record in zip(workdirs, recorded, strict=True):
-        log(f"scoring {workdir.path}")
-        run = build(ConfigDict(record["config"]), log)
-        evaluation.evaluate(run, workdir, step, log, names, classifier)
-    folders = [workdir.path.resolve() for workdir in workdirs]
-    one = len(folders) == 1
-    home = workdirs[0].path if one else Path(_common(folders))
-    _write(workdirs, home, None, log)
-
-
-def _common(folders: Sequence[Path]) -> Path:
-    """The deepest folder that holds them all."""
-    parents = [set(folder.parents) for folder in folders]
-    return max(set.intersection(*parents), key=lambda path: len(path.parts))
-
-
-def write_table(workdir: Workdir, log: Log = print) -> None:
-    """The table of a study's scored runs, with the paper's values beside ours.
-
-    Raises:
-      UserError: the folder is no study, or none of its runs is scored.
-    """
-    path = workdir.path / RECORD
-    if not path.exists():
-        raise UserError(f"{workdir.path} holds no study: there is no {RECORD} in it")
-    published = json.loads(path.read_text())["config"]["published"]
-    scored = [found for found in find([workdir.path]) if found.scores.exists()]
-    _write(scored, workdir.path, published, log)
-
-
-def _write(
-    workdirs: Sequence[Workdir], home: Path, published: table.Published | None, log: Log
-) -> None:
-    entries = [
-        table.Entry(
-            workdir.path, workdir.must_exist()["config"], json.loads(workdir.scores.read_text())
-        )
-        for workdir in workdirs
-    ]
-    rows = table.gather(entries, published)
-    table.write(rows, home)
-    log(table.markdown(rows))
-    log(f"table: {home / 'table.md'}, .csv and .json")

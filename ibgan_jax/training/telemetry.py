@@ -1,18 +1,15 @@
-"""What a run says about itself: metrics.jsonl, TensorBoard events and the progress bar."""
+"""What a run leaves in writing: metrics.jsonl and TensorBoard events."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ibgan_jax.errors import UserError
 
@@ -30,25 +27,20 @@ class Telemetry:
         workdir: Path,
         *,
         first_step: int,
-        last_step: int,
         log: Callable[[str], object] = print,
-        figures: Sequence[str] = (),
     ) -> None:
         """Starts at `first_step` (0: anew; else a resume of the records up to that step).
 
         Args:
           workdir: the run's directory, made when missing.
           first_step: steps done before this launch.
-          last_step: steps done when the run ends.
-          log: takes each line that is not part of the bar.
-          figures: tags shown beside the bar; by default the first three of each record.
+          log: takes what there is to say.
 
         Raises:
           UserError: the metrics.jsonl to be resumed holds a line that is no record.
         """
         workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
-        self._last_step, self._log, self._figures = last_step, log, tuple(figures)
         path = workdir / METRICS
         self._record: dict[str, Any] = {}
         kept = [r for r in read_metrics(path) if r["step"] <= first_step] if first_step else []
@@ -59,9 +51,6 @@ class Telemetry:
         if kept:
             self._record, self._tail = kept[-1], self._tail - len(lines[-1])
         self._events = _event_writer(workdir, first_step, log)
-        self._mark = (first_step, time.monotonic())
-        self._rate = 0.0
-        self._bar = _bar(first_step, last_step) if sys.stderr.isatty() else None
 
     def __enter__(self) -> Telemetry:
         return self
@@ -100,47 +89,12 @@ class Telemetry:
             self._events.add_image(tag, colour, step, dataformats="HWC")
         self._events.flush()
 
-    def progress(self, step: int, record: Mapping[str, float] | None = None) -> None:
-        """Moves the bar to `step`; with a `record` this is a log point, which sets the figures.
-
-        Without a terminal each log point is one line instead. The speed is that since the log
-        point before, evaluation and checkpoints included.
-        """
-        if record is not None:
-            before, then = self._mark
-            now = time.monotonic()
-            if step > before and now > then:
-                self._rate = (step - before) / (now - then)
-                self._mark = (step, now)
-        if self._bar is not None:
-            self._bar.update(step - self._bar.n)
-            if record is not None:
-                self._bar.set_postfix_str("  ".join(self._figures_of(step, record)))
-        elif record is not None:
-            head = f"step {step}/{self._last_step}"
-            self._log("  ".join([head, *self._figures_of(step, record)]))
-
-    @property
-    def rate(self) -> float:
-        """Steps a second between the last two log points."""
-        return self._rate
-
-    def log(self, line: str) -> None:
-        """Says `line` without tearing the bar."""
-        if self._bar is None:
-            self._log(line)
-        else:
-            with tqdm.external_write_mode():
-                self._log(line)
-
     def close(self) -> None:
-        """Closes the files and leaves the bar where it is; a second call does nothing."""
+        """Closes the files; a second call does nothing."""
         self._file.close()
         if self._events is not None:
             self._events.close()
             self._events = None
-        if self._bar is not None:
-            self._bar.close()
 
     def _append(self, record: dict[str, Any]) -> None:
         newest = self._record.get("step", -1)
@@ -156,14 +110,6 @@ class Telemetry:
         self._file.truncate()
         self._file.flush()
         self._record = record
-
-    def _figures_of(self, step: int, record: Mapping[str, float]) -> list[str]:
-        parts = []
-        if self._rate > 0:
-            left = (self._last_step - step) / self._rate
-            parts = [f"{_speed(self._rate)} steps/s", f"{_duration(left)} left"]
-        tags = [t for t in self._figures if t in record] if self._figures else list(record)[:3]
-        return parts + [f"{tag} {float(record[tag]):.4g}" for tag in tags]
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -219,30 +165,3 @@ def _event_writer(workdir: Path, first_step: int, log: Callable[[str], object]) 
         return None
     # TensorBoard then hides what an earlier launch wrote beyond the step resumed from.
     return SummaryWriter(str(workdir), purge_step=first_step + 1 if first_step else 0)
-
-
-def _bar(first_step: int, last_step: int) -> tqdm:
-    # tqdm's own speed is smoothed and restarts at a resume; ours stands in the postfix.
-    layout = "{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}"
-    return tqdm(
-        total=last_step, initial=first_step, bar_format=layout, dynamic_ncols=True, file=sys.stderr
-    )
-
-
-def _speed(rate: float) -> str:
-    """Formats steps a second."""
-    if rate >= 100:
-        return f"{rate:.0f}"
-    return f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
-
-
-def _duration(seconds: float) -> str:
-    """Formats seconds by their two largest units: 2d03h, 7h46m, 5m07s, 42s."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d{hours:02d}h"
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"

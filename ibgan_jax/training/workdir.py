@@ -19,7 +19,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class Workdir:
-    """Paths of a run: config.json, checkpoints/, metrics.jsonl, figures/, scores, report.html."""
+    """Paths of a run: config.json, checkpoints/, metrics.jsonl, figures/, scores, report."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -29,6 +29,8 @@ class Workdir:
         self.figures = self.path / "figures"
         self.scores = self.path / "scores.json"
         self.report = self.path / "report.html"
+        self.diverged = self.path / "diverged.json"
+        self.study = self.path / "study.json"  # of a folder of runs
 
     def create(self) -> None:
         """Raises UserError when the folder cannot be made or written."""

@@ -1,0 +1,200 @@
+"""Finished runs side by side: scored alike, ranked, in one table and on one page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ibgan_jax import reports
+from ibgan_jax.errors import UserError
+from ibgan_jax.reports import table
+from ibgan_jax.training import evaluation, selection
+from ibgan_jax.training.checkpoint import Checkpoints
+from ibgan_jax.training.run import Run, build
+from ibgan_jax.training.telemetry import read_metrics
+from ibgan_jax.training.workdir import Workdir
+
+Log = Callable[[str], Any]
+
+
+def find(paths: Sequence[Path]) -> list[Workdir]:
+    """The runs that `paths` name; a folder of runs stands for all of them.
+
+    Raises:
+      UserError: a path holds neither a run nor runs.
+    """
+    found = []
+    for path in paths:
+        inside = sorted(config.parent for config in Path(path).glob("*/config.json"))
+        if (Path(path) / "config.json").exists():
+            inside = [Path(path)]
+        if not inside:
+            raise UserError(f"{path} holds no run: there is no config.json in it")
+        found += [Workdir(folder) for folder in inside]
+    return found
+
+
+def evaluate(
+    workdirs: Sequence[Workdir],
+    step: int | None,
+    names: Sequence[str] | None = None,
+    log: Log = print,
+    classifier: Path | None = None,
+) -> None:
+    """Scores every run and prints, and writes, one table of them.
+
+    Its files lie in the folder of a single run, else in the one that all have in common. `names`
+    are those of `evaluation.evaluate` and of `selection.rank`; by default the former's, and the
+    latter's for two runs or more.
+
+    Raises:
+      UserError: a run without checkpoints, an unknown metric, a classifier that FID lacks or
+        cannot use, or scores that do not belong in one table.
+    """
+    recorded = [workdir.must_exist() for workdir in workdirs]
+    ranked_by, names = selection.split(names, len(workdirs))
+    datasets = [record["config"]["dataset"]["name"] for record in recorded]
+    evaluation.check_metrics(names, datasets, classifier)
+    left = []
+    for workdir, record in zip(workdirs, recorded, strict=True):
+        steps = Checkpoints(workdir.checkpoints).steps()
+        if not steps and workdir.diverged.exists():
+            log(f"{workdir.path} diverged before its first checkpoint: left out")
+            continue
+        if not steps:
+            raise UserError(f"{workdir.path} holds no checkpoint yet; train first")
+        if step is not None and step not in steps:
+            raise UserError(f"no checkpoint {step} in {workdir.checkpoints}; there are: {steps}")
+        left.append((workdir, record["config"]))
+    runs = list(_runs([config for _, config in left], log))
+    for run, (workdir, _) in zip(runs, left, strict=True):
+        log(f"scoring {workdir.path}")
+        evaluation.evaluate(run, workdir, step, log, names, classifier)
+    scored = [workdir for workdir, _ in left]
+    home = scored[0].path if len(scored) == 1 else Path(_common([w.path for w in scored]))
+    rows = _gather(scored, _published(Workdir(home)))
+    _write(rows, home, log)
+    selection.rank(runs, scored, home, ranked_by, log)
+
+
+def _runs(configs: Sequence[dict[str, Any]], log: Log) -> Iterator[Run]:
+    """A run for each config; those that differ in seed and hparams alone share a data set."""
+    from ml_collections import ConfigDict
+
+    built: dict[str, Run] = {}
+    for config in configs:
+        free = {"name", "seed", "hparams", "train", "grid", "population"}
+        kind = json.dumps({key: x for key, x in config.items() if key not in free})
+        made = ConfigDict(config)
+        if kind not in built:
+            built[kind] = build(made, log)
+        yield built[kind].of(made)
+
+
+def _common(folders: Sequence[Path]) -> Path:
+    """The deepest folder that holds them all."""
+    parents = [set(folder.resolve().parents) for folder in folders]
+    return max(set.intersection(*parents), key=lambda path: len(path.parts))
+
+
+def _published(workdir: Workdir) -> table.Published | None:
+    if not workdir.study.exists():
+        return None
+    return json.loads(workdir.study.read_text())["config"].get("published")
+
+
+def _gather(workdirs: Sequence[Workdir], published: table.Published | None) -> list[table.Row]:
+    return table.gather([_entry(workdir) for workdir in workdirs], published)
+
+
+def _entry(workdir: Workdir) -> table.Entry:
+    scores = json.loads(workdir.scores.read_text())
+    return table.Entry(workdir.path, workdir.must_exist()["config"], scores)
+
+
+def _write(rows: Sequence[table.Row], home: Path, log: Log) -> None:
+    table.write(rows, home)
+    log(table.markdown(rows))
+    log(f"table: {home / 'table.md'}, .csv and .json")
+
+
+def report(workdir: Workdir, log: Log = print) -> None:
+    """The table and the page of a study: curves over seeds, sweeps, and links to every run.
+
+    Raises:
+      UserError: the folder is no study, or none of its runs is scored.
+    """
+    if not workdir.study.exists():
+        raise UserError(f"{workdir.path} holds no study: there is no {workdir.study.name} in it")
+    found = find([workdir.path])
+    scored = [run for run in found if run.scores.exists()]
+    rows = _gather(scored, _published(workdir))
+    _write(rows, workdir.path, log)
+    entries = [_entry(run) for run in scored]
+    records = {entry.path: read_metrics(Workdir(entry.path).metrics) for entry in entries}
+    figures = list(_figures(workdir, entries, records))
+    recorded = json.loads(workdir.study.read_text())
+    diverged = {
+        run.path.name: json.loads(run.diverged.read_text())["reason"]
+        for run in found
+        if run.diverged.exists()
+    }
+    notes = [
+        "Means over seeds with one standard deviation; best, median and last are over the "
+        "checkpoints that training scored.",
+        *(f"{name} diverged: {reason}." for name, reason in diverged.items()),
+    ]
+    tables = [("Scores", table.cells(rows)), ("Runs", _members(entries))]
+    if chosen := selection.table(workdir):
+        tables.insert(1, ("Chosen without labels", chosen))
+    reports.write_report(
+        workdir.report,
+        f"{recorded['config']['name']}: {len(scored)} runs",
+        [("runs", len(scored)), ("diverged", len(diverged))],
+        figures,
+        recorded["config"],
+        {},
+        notes,
+        {**recorded["versions"], **recorded["device"], "commit": recorded["commit"]},
+        tables,
+    )
+    log(f"report: {workdir.report}")
+
+
+def _members(entries: Sequence[table.Entry]) -> list[list]:
+    """A line for each run, with a link to its page."""
+    lines: list[list] = [["run", "step", *table.TRAINING, "fresh votes"]]
+    for entry in entries:
+        scores, name = entry.scores, entry.path.name
+        numbers = [scores["training"].get(key) for key in table.TRAINING.values()]
+        numbers.append(scores["factor_vae"]["value"])
+        shown = ["-" if number is None else f"{number:.3f}" for number in numbers]
+        step = f"{scores['run']['checkpoint_step']:,}"
+        lines.append([(name, f"{name}/report.html"), step, *shown])
+    return lines
+
+
+def _figures(
+    workdir: Workdir, entries: Sequence[table.Entry], records: dict[Path, list]
+) -> Iterator[tuple[Path, str, str]]:
+    """(PNG, title, caption): curves of each system, and its sweep where one number was varied."""
+    groups = table.grouped(entries)
+    for kind in dict.fromkeys(group.kind for group in groups):
+        own = [group for group in groups if group.kind == kind]
+        stem, title = "-".join(kind), ", ".join(kind)
+        curves = {g.label: [records[entry.path] for entry in g.entries] for g in own}
+        path = workdir.figures / f"{stem}-curves.png"
+        reports.spread_figure(path, curves, evaluation.SCORE)
+        yield path, f"{title}: over training", reports.CAPTIONS["spread"]
+        keys = {key for group in own for key in group.apart}
+        if len(keys) == 1 and (key := keys.pop()).startswith("hparams."):
+            name = key.removeprefix("hparams.")
+            runs = {
+                float(group.apart[key]): curve
+                for group, curve in zip(own, curves.values(), strict=True)
+            }
+            path = workdir.figures / f"{stem}-{name}.png"
+            reports.sweep_figure(path, runs, name, evaluation.SCORE)
+            yield path, f"{title}: against {name}", reports.CAPTIONS["sweep"]

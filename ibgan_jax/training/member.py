@@ -1,0 +1,149 @@
+"""One run of those that train together: what it records, scores, draws and saves by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ibgan_jax.errors import UserError
+from ibgan_jax.training import evaluation
+from ibgan_jax.training.checkpoint import Checkpoints
+from ibgan_jax.training.run import Run
+from ibgan_jax.training.state import TrainState
+from ibgan_jax.training.telemetry import Telemetry
+from ibgan_jax.training.workdir import Workdir
+
+Log = Callable[[str], Any]
+
+
+class DivergedError(Exception):
+    """A loss or a parameter is no longer finite; the message names the step."""
+
+
+class Member:
+    """A run with its workdir, which is the same whether it trains alone or beside others.
+
+    Attributes:
+      run, workdir.
+      step: steps done when this launch took it up.
+      window: per-step metrics since the last log point, name -> values. It goes into checkpoints,
+        so that a resumed run logs the means that an uninterrupted one does.
+      diverged: what stopped it, if anything did; its last good checkpoint stays.
+    """
+
+    def __init__(self, run: Run, workdir: Workdir, log: Log) -> None:
+        """Opens nothing yet."""
+        self.run, self.workdir, self._log = run, workdir, log
+        self.step = 0
+        self.window: dict[str, list[float]] = {}
+        self.diverged: DivergedError | None = None
+        self._checkpoints = Checkpoints(workdir.checkpoints)
+        self._telemetry: Telemetry | None = None
+
+    def resume(self) -> TrainState:
+        """The newest intact checkpoint's state, or the first one."""
+        return self._take(self._checkpoints.restore(self.run.state_template(), log=self._log))
+
+    @property
+    def previous(self) -> int:
+        """The step of the checkpoint before the newest; 0 is the start."""
+        return [0, 0, *self._checkpoints.steps()][-2]
+
+    def go_back(self) -> TrainState:
+        """The state at `previous`; what was saved after it is dropped, to be made again.
+
+        Raises:
+          UserError: that checkpoint is damaged.
+        """
+        step, found = self.previous, None
+        if step:
+            found = self._checkpoints.restore(self.run.state_template(), step, self._log)
+        self._checkpoints.drop_after(step)
+        return self._take(found)
+
+    def _take(self, found: tuple[TrainState, int, dict] | None) -> TrainState:
+        if found is None:
+            self.step, self.window = 0, {}
+            return self.run.create_state()
+        state, self.step, extra = found
+        self.window = {name: list(column) for name, column in extra["window"].items()}
+        return state
+
+    def open(self) -> None:
+        """Gets ready to be written to."""
+        self.workdir.diverged.unlink(missing_ok=True)
+        self._telemetry = Telemetry(self.workdir.path, first_step=self.step, log=self._log)
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk."""
+        self._checkpoints.wait()
+
+    def close(self) -> None:
+        """Waits as `wait` does, and closes the files."""
+        if self._telemetry is not None:
+            self._telemetry.close()
+        self._checkpoints.close()
+
+    def add(self, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+        """Takes per-step metrics [K] up to `step`; the first one not finite stops the member."""
+        for name, column in metrics.items():
+            self.window.setdefault(name, []).extend(column.tolist())
+        for name, column in self.window.items():
+            bad = next((i for i, value in enumerate(column) if not math.isfinite(value)), None)
+            if bad is not None and self.diverged is None:
+                at = step - len(column) + bad + 1
+                self._stop(f"{name} is {column[bad]} at step {at}", at)
+
+    def means(self) -> dict[str, float]:
+        """Over the window, which is then empty."""
+        means = {name: float(np.mean(column)) for name, column in self.window.items()}
+        self.window = {}
+        return means
+
+    def log(self, step: int, means: Mapping[str, float], rate: float) -> None:
+        """Writes the record of a log point."""
+        self._telemetry.write(step, {**means, "steps_per_second": rate})
+
+    def save(self, step: int, state: TrainState, scored: bool) -> None:
+        """Saves `state`, and before that scores and draws it if it is to be `scored`.
+
+        A parameter that is not finite stops the member instead.
+
+        Raises:
+          UserError: the disk does not take it.
+        """
+        if not bool(_all_finite(state)):
+            self._stop(f"a parameter is not finite after step {step}", step)
+            return
+        score = self._evaluate(step, state) if scored else None
+        try:
+            self._checkpoints.save(step, state, score=score, extra={"window": self.window})
+        except OSError as error:
+            raise UserError(
+                f"cannot save a checkpoint in {self.workdir.checkpoints} ({error.strerror})"
+            ) from error
+
+    def _evaluate(self, step: int, state: TrainState) -> float:
+        score = evaluation.score(self.run, state.variables, evaluation.TRAINING_KEY)
+        pictures = evaluation.progress_images(self.run, state, self.workdir.figures / "progress")
+        record = {evaluation.SCORE: score.value, "score/active_dimensions": len(score.active)}
+        self._telemetry.write(step, record, pictures)
+        return score.value
+
+    def _stop(self, reason: str, step: int) -> None:
+        self.diverged = DivergedError(
+            f"{reason}; the last good checkpoint stays; try smaller learning rates"
+        )
+        record = {"step": step, "reason": reason}
+        self.workdir.write_json(self.workdir.diverged, record)
+
+
+@jax.jit
+def _all_finite(state: TrainState) -> jax.Array:
+    leaves = jax.tree.leaves((state.params, state.batch_stats, state.optimizer))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))

@@ -1,0 +1,191 @@
+"""Members that train as one program: their states side by side on the device.
+
+The members are `vmap`ped over the one step, as many at once as `distributed.members_together` says;
+the others take turns in the same program. A run alone is a population of one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from ibgan_jax import config as configs
+from ibgan_jax import distributed
+from ibgan_jax.errors import UserError
+from ibgan_jax.models.base import Hparams
+from ibgan_jax.training.run import Run
+from ibgan_jax.training.state import TrainState
+from ibgan_jax.training.step import make_train_steps
+
+MIB = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """K compiled steps of n of the members.
+
+    Attributes:
+      mesh: as wide as the members allow.
+      together: n, the others take turns.
+      steps: K.
+      compiled: (state [n], arrays, batches [n, K], hparams [n]) -> (state, metrics [n, K]).
+      arrays: what the data set keeps on the device.
+      state_bytes: of one member. work_bytes: what a dispatch needs besides states.
+    """
+
+    mesh: Mesh
+    together: int
+    steps: int
+    compiled: Callable
+    arrays: dict[str, jax.Array]
+    state_bytes: int
+    work_bytes: int
+
+
+class Programs:
+    """The programs of one population, each compiled once."""
+
+    def __init__(self, run: Run) -> None:
+        """`run` is any of the members'."""
+        self._run = run
+        self._made: dict[tuple[int, int, int], Program] = {}
+
+    def of(self, members: int, first_step: int) -> Program:
+        """The program that takes so many members on from `first_step`.
+
+        Raises:
+          UserError: the batch does not split over the devices that are left to each member.
+        """
+        run = self._run
+        mesh = distributed.mesh_for(members)
+        distributed.check_batch(mesh, run.config.train.batch_size)
+        together = distributed.members_together(mesh, members)
+        steps = configs.steps_per_dispatch(run.config, first_step, members // together)
+        key = (mesh.shape["population"], together, steps)
+        if key not in self._made:
+            self._made[key] = self._compile(mesh, together, steps)
+        return self._made[key]
+
+    def _compile(self, mesh: Mesh, together: int, steps: int) -> Program:
+        run, sharding = self._run, distributed.member_sharding(mesh)
+
+        def stacked(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((together, *x.shape), x.dtype, sharding=sharding)
+
+        state = jax.tree.map(stacked, run.state_template())
+        images = run.config.train.batch_size * run.model.batches
+        # One image will do to see what a batch is made of.
+        batch = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(
+                (together, steps, images, *x.shape[3:]),
+                x.dtype,
+                sharding=distributed.batch_sharding(mesh),
+            ),
+            run.dataset.lookup(np.zeros((1, 1, 1), int)),
+        )
+        arrays = run.dataset.arrays
+        compiled = (
+            make_train_steps(run.model, run.dataset.decode, sharding)
+            .lower(state, arrays, batch, jax.tree.map(stacked, run.hparams))
+            .compile()
+        )
+        memory = compiled.memory_analysis()
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) // together
+        work = memory.temp_size_in_bytes
+        return Program(mesh, together, steps, compiled, arrays, size, work)
+
+    def fitting(self, members: int, log: Callable[[str], Any] = print) -> int:
+        """How many of the members train at a time; says what memory they need.
+
+        Raises:
+          UserError: not even one fits.
+        """
+        if members == 1:
+            return 1
+        free = distributed.free_memory()
+        program = self.of(members, 0)
+        fit = members if free is None else _fitting(program, members, free)
+        if fit < 1:
+            raise UserError(
+                f"a member needs {_mib(program.state_bytes + program.work_bytes)} of memory and "
+                f"{_mib(free)} are free; choose smaller networks or batches"
+            )
+        rest = "" if fit == members else f"; {fit} train at a time, the others after them"
+        log(
+            f"{members} members of {_mib(program.state_bytes)} and {_mib(program.work_bytes)} to "
+            f"work in, {'an unknown amount' if free is None else _mib(free)} free{rest}"
+        )
+        return fit
+
+
+def _fitting(program: Program, members: int, free: int) -> int:
+    """The most members whose states, and the work on those that train at once, fit in `free`."""
+
+    def need(count: int) -> float:
+        together = distributed.members_together(distributed.mesh_for(count), count)
+        return count * program.state_bytes + program.work_bytes * together / program.together
+
+    return next((count for count in range(members, 0, -1) if need(count) <= free), 0)
+
+
+def _mib(size: float) -> str:
+    return f"{size / MIB:,.0f} MiB"
+
+
+class Population:
+    """The members' states, and what their steps have measured."""
+
+    def __init__(
+        self, program: Program, states: list[TrainState], hparams: Sequence[Hparams]
+    ) -> None:
+        """`states` is emptied as its members are put side by side."""
+        self._program, self._count = program, len(states)
+        self._turns = range(0, self._count, program.together)
+        self._states, self._hparams = [], []
+        for first in self._turns:
+            some = slice(first, first + program.together)
+            self._hparams.append(distributed.stack(program.mesh, *hparams[some]))
+            self._states.append(distributed.stack(program.mesh, *states[: program.together]))
+            del states[: program.together]
+        self._before: Any = None
+        self._metrics: list[list[dict[str, jax.Array]]] = [[] for _ in self._turns]
+
+    @property
+    def steps(self) -> int:
+        """K, the steps that `advance` takes."""
+        return self._program.steps
+
+    def advance(self, batches: Any) -> None:
+        """Dispatches K steps of every member; `batches` are on the host, [P, K, B, ...]."""
+        program = self._program
+        for turn, first in enumerate(self._turns):
+            some = slice(first, first + program.together)
+            part = jax.tree.map(lambda x, some=some: x[some], batches)
+            batch = distributed.put_batch(program.mesh, part)
+            self._states[turn], metrics = program.compiled(
+                self._states[turn], program.arrays, batch, self._hparams[turn]
+            )
+            self._metrics[turn].append(metrics)
+            # One dispatch ahead: the device never waits for the host, nor the bar far behind.
+            jax.block_until_ready(self._before)
+            self._before = metrics
+
+    def fetch(self) -> list[dict[str, np.ndarray]]:
+        """Each member's metrics [steps] since the last call; it waits for them."""
+        found: list[dict[str, np.ndarray]] = []
+        for turn in self._metrics:
+            parts = jax.device_get(turn)
+            joined = {name: np.concatenate([p[name] for p in parts], axis=1) for name in parts[0]}
+            found += [{k: x[i] for k, x in joined.items()} for i in range(self._program.together)]
+            turn.clear()
+        return found
+
+    def state(self, place: int) -> TrainState:
+        """A copy of a member's state."""
+        turn, within = divmod(place, self._program.together)
+        return distributed.member(self._program.mesh, self._states[turn], within)

@@ -1,0 +1,203 @@
+"""Members that train together: each equals its run alone, through kills, divergence and groups.
+
+On one device the comparison is bit for bit: members take turns in the program that a run alone
+compiles. Where several devices each take a member, sums are formed otherwise than by a run alone
+that is spread over all of them; tests/test_step.py compares those.
+"""
+
+import json
+import shutil
+
+import jax
+import pytest
+import tiny
+
+from ibgan_jax import config as configs
+from ibgan_jax import distributed
+from ibgan_jax.errors import UserError
+from ibgan_jax.training import loop, member, reporting
+from ibgan_jax.training.population import Population, Programs
+from ibgan_jax.training.run import build
+from ibgan_jax.training.workdir import Workdir
+
+ALONE = "quickstart-ibgan-beta0.2-seed1"
+NAMES = [f"quickstart-ibgan-beta{beta}-seed{seed}" for beta in (0.07, 0.2) for seed in (0, 1)]
+
+
+@pytest.fixture(autouse=True)
+def one_device(small, monkeypatch):
+    monkeypatch.setattr(distributed, "devices", lambda: jax.devices()[:1])
+    monkeypatch.setattr(reporting, "finish", lambda *args: None)
+
+
+def population(**changed):
+    made = tiny.config(**changed)
+    made.population.seeds, made.population.beta = (0, 1), (0.07, 0.2)
+    return made
+
+
+def train(home, names=NAMES, **changed):
+    """Trains the members of those names together and returns what is logged."""
+    lines = []
+    runs = [(c, Workdir(home / name)) for name, c in configs.members(population(**changed))]
+    loop.train_together([run for run in runs if run[1].path.name in names], lines.append)
+    return lines
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compiled):
+    """The folder of four members trained together without a break, and what was logged."""
+    home = tmp_path_factory.mktemp("whole")
+    with tiny.quick(compiled), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed, "devices", lambda: jax.devices()[:1])
+        patch.setattr(reporting, "finish", lambda *args: None)
+        return home, train(home)
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    return shutil.copytree(whole[0], tmp_path / "copy")
+
+
+def assert_same(home, other, names=NAMES):
+    for name in names:
+        assert tiny.differing(tiny.state(home / name), tiny.state(other / name)) == [], name
+        assert tiny.metrics(home / name) == tiny.metrics(other / name), name
+
+
+def files(path):
+    """Names of what a run leaves, but for TensorBoard's and Orbax's, which are drawn or timed."""
+    found = [*path.glob("*"), *path.glob("checkpoints/*"), *path.glob("figures/*/*")]
+    return {p.relative_to(path) for p in found if "tfevents" not in p.name}
+
+
+def test_members_are_every_value_with_every_seed():
+    found = dict(configs.members(population()))
+    assert list(found) == NAMES
+    made = found[ALONE]
+    assert (made.seed, made.hparams.beta) == (1, 0.2)
+    assert not any(made.population.values())
+    assert made.hparams.lr_encoder == tiny.config().hparams.lr_encoder
+    assert configs.members(tiny.config()) == []
+
+
+def test_a_member_is_bit_for_bit_its_run_alone(whole, tmp_path):
+    """And an ordinary workdir: the same files, records and checkpoints."""
+    path = tmp_path / ALONE
+    tiny.train(path, seed=1, hparams_beta=0.2)
+    assert_same(whole[0], tmp_path, [ALONE])
+    member, run = whole[0] / ALONE, tmp_path / ALONE
+    assert files(member) == files(run)
+    recorded = [json.loads((path / "config.json").read_text()) for path in (member, run)]
+    assert recorded[0] == recorded[1]
+
+
+def test_members_differ(whole):
+    params = [tiny.state(whole[0] / name) for name in NAMES]
+    key = next(name for name in params[0] if "generator" in name and "kernel" in name)
+    assert len({state[key][2] for state in params}) == 4
+
+
+def test_two_halves_equal_the_whole(whole, tmp_path):
+    train(tmp_path, train_steps=12)
+    lines = train(tmp_path)
+    assert f"resuming {tmp_path / NAMES[3]} at step 12" in lines
+    assert_same(whole[0], tmp_path)
+
+
+def test_a_kill_between_the_saves_of_two_members(whole, copied):
+    """One lacks the newest checkpoint, one had begun it; the others go back to the one before."""
+    shutil.rmtree(copied / NAMES[0] / "checkpoints/24")
+    (copied / NAMES[1] / "checkpoints/24/SHA256SUMS").unlink()
+    lines = train(copied)
+    assert [line for line in lines if "resuming" in line] == [
+        f"resuming {copied / name} at step 18" for name in NAMES
+    ]
+    assert_same(whole[0], copied)
+
+
+def test_members_that_stand_far_apart_train_apart(whole, copied):
+    """A member added later starts anew; those that are done are left as they are."""
+    shutil.rmtree(copied / NAMES[2])
+    lines = train(copied)
+    assert sum("nothing to train" in line for line in lines) == 3
+    assert_same(whole[0], copied)
+
+
+def test_what_does_not_fit_trains_in_groups(whole, tmp_path, monkeypatch):
+    run = build(tiny.config(), log=lambda line: None)
+    program = Programs(run).of(4, 0)
+    assert program.state_bytes == sum(
+        x.size * x.dtype.itemsize for x in jax.tree.leaves(run.state_template())
+    )
+    lines, free = [], 3 * program.state_bytes + program.work_bytes
+    monkeypatch.setattr(distributed, "free_memory", lambda: free)
+    assert Programs(run).fitting(4, lines.append) == 3
+    assert "; 3 train at a time, the others after them" in lines[0]
+    monkeypatch.setattr(distributed, "free_memory", lambda: program.work_bytes)
+    with pytest.raises(UserError, match=r"a member needs .* MiB .* are free"):
+        Programs(run).fitting(4)
+    monkeypatch.setattr(Programs, "fitting", lambda *_: 3)
+    train(tmp_path)
+    assert_same(whole[0], tmp_path)
+
+
+def breaking(step, turn):
+    """An `advance` whose update after `step` breaks one member's generator."""
+    advance = Population.advance
+
+    def wrapped(self, batches):
+        kept = self._hparams[turn]
+        if int(self._states[turn].step[0]) == step:
+            rate = jax.device_put(kept["lr_generator"] * 1e36, kept["lr_generator"].sharding)
+            self._hparams[turn] = kept | {"lr_generator": rate}
+        advance(self, batches)
+        self._hparams[turn] = kept
+
+    return wrapped
+
+
+def test_a_member_that_diverges_is_left_and_the_others_go_on(whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Population, "advance", breaking(16, turn=2))
+        lines = train(tmp_path)
+    (said,) = [line for line in lines if "last good checkpoint" in line]
+    lost, others = NAMES[2], [name for name in NAMES if name != NAMES[2]]
+    assert said.startswith(f"{tmp_path / lost}: ") and "at step 18" in said
+    assert_same(whole[0], tmp_path, others)
+    assert json.loads((tmp_path / lost / "diverged.json").read_text())["step"] == 18
+    assert max(int(p.name) for p in (tmp_path / lost / "checkpoints").iterdir()) == 12
+    # Tried again without the fault, alone, it gets where it would have been.
+    train(tmp_path, [lost])
+    assert not (tmp_path / lost / "diverged.json").exists()
+    assert_same(whole[0], tmp_path)
+
+
+def test_when_all_diverge_the_run_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(Population, "advance", breaking(0, turn=0))
+    with pytest.raises(member.DivergedError, match="try smaller learning rates"):
+        train(tmp_path, [NAMES[0]])
+
+
+def test_a_signal_saves_every_member(whole, tmp_path, monkeypatch):
+    asked = iter([False, False, False, True])
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_stop_signals", lambda: _yielding(lambda: next(asked, True)))
+        with pytest.raises(loop.InterruptedRunError, match="saved at step 4"):
+            train(tmp_path)
+    for name in NAMES:
+        assert [p.name for p in (tmp_path / name / "checkpoints").iterdir()] == ["4"]
+    train(tmp_path)
+    assert_same(whole[0], tmp_path)
+
+
+def _yielding(value):
+    import contextlib
+
+    return contextlib.nullcontext(value)
+
+
+def test_a_population_is_no_single_run(tmp_path):
+    with pytest.raises(UserError, match="names a population"):
+        loop.train(population(), Workdir(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
