@@ -7,6 +7,7 @@ and one run a population of one.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -116,17 +117,31 @@ def _slice(sharding: NamedSharding) -> Callable[[Any, int], Any]:
     return jax.jit(lambda tree, i: jax.tree.map(lambda x: x[i], tree), out_shardings=sharding)
 
 
-def free_memory() -> int | None:
-    """Bytes that the fullest device has left; None where that cannot be known."""
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes of the fullest device; of the machine, and of this process, where that is a CPU."""
+
+    used: int
+    free: int
+
+
+def memory() -> Memory | None:
+    """What memory there is; None where that cannot be known."""
     found = [device.memory_stats() for device in devices()]
     if all(found):
-        return min(stats["bytes_limit"] - stats["bytes_in_use"] for stats in found)
+        fullest = min(found, key=lambda stats: stats["bytes_limit"] - stats["bytes_in_use"])
+        used = fullest["bytes_in_use"]
+        return Memory(used, fullest["bytes_limit"] - used)
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        used, free = _kib("/proc/self/status", "VmRSS"), _kib("/proc/meminfo", "MemAvailable")
     except OSError:
         return None
-    fields = dict(line.split(":") for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024
+    return Memory(used * 1024, free * 1024)
+
+
+def _kib(file: str, name: str) -> int:
+    fields = dict(line.split(":", 1) for line in Path(file).read_text().splitlines())
+    return int(fields[name].split()[0])
 
 
 def process_part(batch_size: int) -> slice:

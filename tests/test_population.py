@@ -130,11 +130,12 @@ def test_what_does_not_fit_trains_in_groups(whole, tmp_path, monkeypatch):
     assert program.state_bytes == sum(
         x.size * x.dtype.itemsize for x in jax.tree.leaves(run.state_template())
     )
-    lines, free = [], 3 * program.state_bytes + program.work_bytes
-    monkeypatch.setattr(distributed, "free_memory", lambda: free)
+    lines, used, free = [], 2**30, 9 * program.state_bytes + program.work_bytes
+    monkeypatch.setattr(distributed, "memory", lambda: distributed.Memory(used, free))
     assert Programs(run).fitting(4, lines.append) == 3
     assert "; 3 train at a time, the others after them" in lines[0]
-    monkeypatch.setattr(distributed, "free_memory", lambda: program.work_bytes)
+    few = distributed.Memory(used, program.work_bytes)
+    monkeypatch.setattr(distributed, "memory", lambda: few)
     with pytest.raises(UserError, match=r"a member needs .* MiB .* are free"):
         Programs(run).fitting(4)
     monkeypatch.setattr(Programs, "fitting", lambda *_: 3)

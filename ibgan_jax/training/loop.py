@@ -21,7 +21,7 @@ from ibgan_jax.errors import UserError
 from ibgan_jax.training import reporting
 from ibgan_jax.training.checkpoint import Checkpoints
 from ibgan_jax.training.member import Log, Member
-from ibgan_jax.training.population import Population, Programs
+from ibgan_jax.training.population import SAVES_AT_ONCE, Population, Programs
 from ibgan_jax.training.progress import Progress
 from ibgan_jax.training.run import build
 from ibgan_jax.training.state import TrainState
@@ -199,8 +199,12 @@ class _Training:
         self._say_diverged()
         if logged and self._alive:
             self._write(step)
+        saving: list[Member] = []
         for place, member in self._alive if saved else ():
+            if len(saving) >= SAVES_AT_ONCE:
+                saving[-SAVES_AT_ONCE].wait()
             member.save(step, self._population.state(place), scored)
+            saving.append(member)
         self._say_diverged()
         if stopping and not last and self._alive:
             for _, member in self._alive:

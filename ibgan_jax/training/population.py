@@ -23,6 +23,8 @@ from ibgan_jax.training.state import TrainState
 from ibgan_jax.training.step import make_train_steps
 
 MIB = 2**20
+# How many members are being saved in the background at a time; more would hold more memory.
+SAVES_AT_ONCE = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,30 +109,40 @@ class Programs:
         """
         if members == 1:
             return 1
-        free = distributed.free_memory()
         program = self.of(members, 0)
-        fit = members if free is None else _fitting(program, members, free)
+        memory = distributed.memory()
+        state, work = program.state_bytes, program.work_bytes
+        told = f"{members} members of {_mib(state)} each and {_mib(work)} to work in"
+        if memory is None:
+            log(f"{told}; how much memory is free cannot be known here")
+            return members
+        fit = _fitting(program, members, memory.free)
         if fit < 1:
             raise UserError(
-                f"a member needs {_mib(program.state_bytes + program.work_bytes)} of memory and "
-                f"{_mib(free)} are free; choose smaller networks or batches"
+                f"a member needs {_mib(state + work)} of memory and {_mib(memory.free)} are free; "
+                "choose smaller networks or batches"
             )
         rest = "" if fit == members else f"; {fit} train at a time, the others after them"
         log(
-            f"{members} members of {_mib(program.state_bytes)} and {_mib(program.work_bytes)} to "
-            f"work in, {'an unknown amount' if free is None else _mib(free)} free{rest}"
+            f"{told}, {_mib(memory.used + _need(program, fit))} with what is in use already, "
+            f"{_mib(memory.free)} free{rest}"
         )
         return fit
 
 
 def _fitting(program: Program, members: int, free: int) -> int:
-    """The most members whose states, and the work on those that train at once, fit in `free`."""
+    """The most members that fit in `free`."""
+    return next((count for count in range(members, 0, -1) if _need(program, count) <= free), 0)
 
-    def need(count: int) -> float:
-        together = distributed.members_together(distributed.mesh_for(count), count)
-        return count * program.state_bytes + program.work_bytes * together / program.together
 
-    return next((count for count in range(members, 0, -1) if need(count) <= free), 0)
+def _need(program: Program, members: int) -> float:
+    """Bytes of their states, of the work on those that train at once, and of what is being saved.
+
+    A save holds a copy of the state on the device and one on the host.
+    """
+    together = distributed.members_together(distributed.mesh_for(members), members)
+    copies = members + 2 * min(members, SAVES_AT_ONCE)
+    return copies * program.state_bytes + program.work_bytes * together / program.together
 
 
 def _mib(size: float) -> str:

@@ -1,0 +1,66 @@
+"""Compares the memory that a population is predicted to need with what it comes to.
+
+    python -m benchmarks.memory [--members=10] [--steps=4] [--json=FILE]
+
+Trains a population of configs/dsprites.py for a few steps, to its first checkpoint, in a temporary
+folder; scoring and reports are left out. The peak is the process's own, of its resident memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import re
+import resource
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import jax
+
+from configs import dsprites
+from ibgan_jax import config as configs
+from ibgan_jax.training import loop, reporting
+from ibgan_jax.training.member import Member
+from ibgan_jax.training.workdir import Workdir, environment
+
+MIB = 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--members", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    config = dsprites.get_config()
+    config.population.seeds = tuple(range(options.members))
+    config.train.steps = options.steps
+    lines: list[str] = []
+    nothing = mock.patch.object(Member, "_evaluate", lambda *_: None)
+    no_report = mock.patch.object(reporting, "finish", lambda *_: None)
+    with tempfile.TemporaryDirectory() as folder, nothing, no_report:
+        runs = [(run, Workdir(Path(folder) / name)) for name, run in configs.members(config)]
+        loop.train_together(runs, lines.append)
+    told = next(line for line in lines if "members of" in line)
+    predicted = float(re.search(r"([\d,]+) MiB with", told)[1].replace(",", ""))
+    measured = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
+    result = {
+        "said": told,
+        "predicted_mib": predicted,
+        "measured_mib": round(measured),
+        "predicted_over_measured": round(predicted / measured, 3),
+        "members": options.members,
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "date": datetime.date.today().isoformat(),
+        "commit": environment()["commit"],
+    }
+    print(json.dumps(result, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
