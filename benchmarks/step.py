@@ -207,7 +207,15 @@ def main() -> None:
     populations = [int(size) for size in options.population.split(",") if size]
     wanted = [name for name in options.rows.split(",") if name]
     result = measure(options.width, options.steps, options.rounds, populations, wanted)
-    machine = {
+    found = {"machine": machine() | {"width": options.width}, "rows": result}
+    show(found)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def machine() -> dict:
+    """Where and when: device, versions, commit, and how busy it is."""
+    return {
         "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0],
@@ -215,20 +223,21 @@ def main() -> None:
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
         "commit": environment()["commit"],
-        "width": options.width,
         "batch": BATCH,
     }
-    print("  ".join(f"{key} {value}" for key, value in machine.items()))
-    base = next(iter(result.values()))["median_ms"]
-    print(f"{'row':13}{'median ms':>11}{'min ms':>9}{'ratio':>7}{'first s':>9}")
-    for name, row in result.items():
+
+
+def show(found: dict) -> None:
+    """Prints the rows as a table."""
+    print("  ".join(f"{key} {value}" for key, value in found["machine"].items()))
+    base = next(iter(found["rows"].values()))["median_ms"]
+    print(f"{'row':15}{'median ms':>11}{'min ms':>9}{'ratio':>7}{'first s':>9}")
+    for name, row in found["rows"].items():
         ratio = row["median_ms"] / base
         print(
-            f"{name:13}{row['median_ms']:11.1f}{row['min_ms']:9.1f}{ratio:7.2f}"
+            f"{name:15}{row['median_ms']:11.1f}{row['min_ms']:9.1f}{ratio:7.2f}"
             f"{row['compile_s']:9.1f}"
         )
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "rows": result}, indent=2))
 
 
 if __name__ == "__main__":

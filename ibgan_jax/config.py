@@ -10,7 +10,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
-from ibgan_jax import data, models
+from ibgan_jax import data, distributed, models
 from ibgan_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def base(name: str, model: str) -> ConfigDict:
             "log_every": 100,
             "evaluate_every": 2_500,
             "checkpoint_every": 2_500,
+            "precision": distributed.EXACT,
             **made.recipe,
         }
     )
@@ -73,6 +74,9 @@ def check(config: ConfigDict) -> None:
     for key in ("steps", "batch_size", "steps_per_dispatch", *_PERIODS):
         if config.train[key] < 1:
             raise UserError(f"train.{key}={config.train[key]} must be 1 or more")
+    if config.train.precision not in distributed.PRECISIONS:
+        known = ", ".join(distributed.PRECISIONS)
+        raise UserError(f"train.precision={config.train.precision!r} is not one of: {known}")
     for key, seed in (("seed", config.seed), ("dataset.seed", config.dataset.seed)):
         if not 0 <= seed < 2**32:
             raise UserError(f"{key}={seed} must be between 0 and 2**32 - 1")

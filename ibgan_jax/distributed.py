@@ -22,6 +22,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ibgan_jax.errors import UserError
 
 AXES = ("population", "data")
+# What the factors of matrix products are rounded to, in the words of jax.default_matmul_precision;
+# sums, and all else, stay float32. Accelerators round to TF32 or bfloat16 unless told not to.
+EXACT = "float32"
+PRECISIONS = {EXACT: "highest", "tf32": "TF32_TF32_F32", "bfloat16": "BF16_BF16_F32"}
 
 
 def devices() -> list[jax.Device]:
@@ -42,6 +46,12 @@ def devices() -> list[jax.Device]:
             f"no device of platform {asked!r}: {reason}; set JAX_PLATFORMS=cpu, or install the "
             "cuda12 or tpu extra on a machine that has one"
         ) from error
+
+
+def check_precision(name: str) -> None:
+    """Raises UserError for one of PRECISIONS that makes no difference on this platform."""
+    if name != EXACT and devices()[0].platform == "cpu":
+        raise UserError(f"train.precision={name} is for accelerators; a CPU computes in {EXACT}")
 
 
 def make_mesh(population: int = 1, data: int | None = None) -> Mesh:

@@ -203,6 +203,7 @@ def test_keys_that_only_one_side_has_differ():
         ("hparams.label_low", 1.5),
         ("population.seeds", (0, -1)),
         ("population.seeds", (2, 2)),
+        ("train.precision", "half"),
         ("population.beta", (0.1, -0.1)),
     ],
 )

@@ -85,6 +85,7 @@ def write_run(path, **changed):
         ([CONFIG, "--config.train.steps=1.5"], ["train.steps", "'1.5'"]),
         ([CONFIG, "--config.hparams.beta=high"], ["hparams.beta", "'high'"]),
         ([CONFIG, "--config.population.seeds=(1,1)"], ["population.seeds", "twice"]),
+        ([CONFIG, "--config.train.precision=tf32"], ["train.precision=tf32", "a CPU computes"]),
         ([CONFIG, "--config.hparams.lr_generator=-1e-4"], ["hparams.lr_generator=-0.0001"]),
         ([CONFIG, "--config.hparams.beta=nan"], ["hparams.beta=nan"]),
         ([CONFIG, "--config.train.batch_size=6"], ["train.batch_size=6", "4 devices"]),

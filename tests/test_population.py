@@ -6,7 +6,10 @@ that is spread over all of them; tests/test_step.py compares those.
 """
 
 import json
+import re
 import shutil
+from collections import Counter
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -18,6 +21,7 @@ from ibgan_jax.errors import UserError
 from ibgan_jax.training import loop, member, reporting
 from ibgan_jax.training.population import Population, Programs
 from ibgan_jax.training.run import build
+from ibgan_jax.training.step import make_train_steps
 from ibgan_jax.training.workdir import Workdir
 
 ALONE = "quickstart-ibgan-beta0.2-seed1"
@@ -90,6 +94,33 @@ def test_a_member_is_bit_for_bit_its_run_alone(whole, tmp_path):
     assert files(member) == files(run)
     recorded = [json.loads((path / "config.json").read_text()) for path in (member, run)]
     assert recorded[0] == recorded[1]
+
+
+@pytest.mark.parametrize("name", distributed.PRECISIONS)
+def test_the_precision_is_that_of_every_product_of_the_steps(name, monkeypatch):
+    """And of nothing else. A CPU takes no notice, so what the program asks for is looked at."""
+    monkeypatch.setattr(distributed, "check_precision", lambda _: None)
+    run = build(tiny.config(train_precision=name), log=lambda line: None)
+    texts = []
+
+    def traced(*args):
+        made = make_train_steps(*args)
+
+        def lower(*shapes):
+            texts.append(str(made.trace(*shapes).jaxpr))
+            raise KeyboardInterrupt  # a CPU would refuse some
+
+        return SimpleNamespace(lower=lower)
+
+    monkeypatch.setattr("ibgan_jax.training.population.make_train_steps", traced)
+    with pytest.raises(KeyboardInterrupt):
+        Programs(run).of(1, 0)
+    asked = Counter(re.findall(r"dot_general\[.*?precision=([^\n]*)", texts[0], re.DOTALL))
+    wanted = distributed.PRECISIONS[name]
+    exact = "(Precision.HIGHEST, Precision.HIGHEST)"  # filtering's small products, of kernels
+    assert set(asked) <= {wanted, exact}
+    assert asked[exact if name == "float32" else wanted] > 20
+    assert jax.config.jax_default_matmul_precision == "highest"
 
 
 def test_members_differ(whole):

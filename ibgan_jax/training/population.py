@@ -91,11 +91,12 @@ class Programs:
             run.dataset.lookup(np.zeros((1, 1, 1), int)),
         )
         arrays = run.dataset.arrays
-        compiled = (
-            make_train_steps(run.model, run.dataset.decode, sharding)
-            .lower(state, arrays, batch, jax.tree.map(stacked, run.hparams))
-            .compile()
-        )
+        with jax.default_matmul_precision(distributed.PRECISIONS[run.config.train.precision]):
+            compiled = (
+                make_train_steps(run.model, run.dataset.decode, sharding)
+                .lower(state, arrays, batch, jax.tree.map(stacked, run.hparams))
+                .compile()
+            )
         memory = compiled.memory_analysis()
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) // together
         work = memory.temp_size_in_bytes

@@ -87,6 +87,9 @@ def build(config: ConfigDict, log: Callable[[str], Any] = print, members: int = 
     """
     configs.check(config)
     mesh = distributed.mesh_for(members)
+    distributed.check_precision(config.train.precision)
+    # Scores and pictures are exact whatever the steps are; accelerators round unless told not to.
+    jax.config.update("jax_default_matmul_precision", distributed.PRECISIONS[distributed.EXACT])
     distributed.check_batch(mesh, config.train.batch_size)
     dataset = data.load(
         config.dataset.name,

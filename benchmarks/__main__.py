@@ -1,0 +1,101 @@
+"""Everything that is measured, as one table.
+
+    python -m benchmarks [--dir=data] [--population=4,10] [--rounds=5] [--json=FILE]
+
+First the rows of `benchmarks.step`, interleaved; then, once each: the renderer, the two ways to
+feed the step, the FactorVAE score of an untrained VAE and IB-GAN (what it takes is encoding), and
+the memory of a population of ten. An hour on two cores; nothing else should run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks import step
+from ibgan_jax import data, metrics, models
+from ibgan_jax.data import sprites
+from ibgan_jax.data.order import Order
+
+FEEDING = {"steps": 200, "at_once": 10, "batch": 64}
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """How long it takes, what it leaves on the device included."""
+    start = time.perf_counter()
+    jax.block_until_ready(work())
+    return time.perf_counter() - start
+
+
+def feed(dataset: data.dataset.Dataset) -> None:
+    """Draws and decodes batches as training does, and throws them away."""
+    decode = jax.jit(lambda arrays, batch: dataset.decode(arrays, batch).sum())
+    numbers = (0, FEEDING["steps"], FEEDING["at_once"], FEEDING["batch"])
+    for batch in dataset.batches([Order(dataset.size, 0)], *numbers):
+        jax.block_until_ready(decode(dataset.arrays, batch))
+
+
+def once(directory: Path) -> Iterator[tuple[str, float, str]]:
+    """(what, number, unit) of all that is measured once."""
+    yield "render and pack the data set", seconds(sprites.render_packed_all), "s"
+    resident = data.load("dsprites", "resident", directory)
+    stream = data.load("dsprites", "stream", directory)
+    images = FEEDING["steps"] * FEEDING["batch"]
+    for dataset in (resident, stream):
+        feed(dataset)
+        yield f"feeding, {dataset.source}", images / seconds(lambda d=dataset: feed(d)), "images/s"
+    for name in ("vae", "ibgan"):
+        model = models.get(name)
+        variables = model.init(jax.random.key(0))
+        represent = jax.jit(model.represent)
+
+        def codes_of(images: jax.Array, v: Any = variables, f: Any = represent) -> jax.Array:
+            return f(v, images)
+
+        def score(codes_of: Any = codes_of) -> float:
+            return metrics.factor_vae_score(codes_of, resident, jax.random.key(0)).value
+
+        yield f"FactorVAE score, {name}", seconds(score), "s"
+
+
+def memory() -> dict[str, Any]:
+    """What `benchmarks.memory` finds, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "memory.json"
+        command = [sys.executable, "-m", "benchmarks.memory", f"--json={path}"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return json.loads(path.read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--dir", type=Path, default=Path("data"))
+    parser.add_argument("--population", default="4,10", help="sizes")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    sizes = [int(size) for size in options.population.split(",") if size]
+    found = {"machine": step.machine(), "rows": step.measure(16, 10, options.rounds, sizes, ())}
+    step.show(found)
+    found["once"] = []
+    for what, number, unit in once(options.dir):
+        print(f"{what:32}{number:12,.1f} {unit}", flush=True)
+        found["once"].append({"what": what, "value": number, "unit": unit})
+    found["memory"] = memory()
+    print(f"{'memory of ten members, peak':32}{found['memory']['measured_mib']:12,.0f} MiB")
+    print(f"{'the same, predicted':32}{found['memory']['predicted_mib']:12,.0f} MiB")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
