@@ -157,6 +157,15 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def same_program(one: ConfigDict, other: ConfigDict) -> bool:
+    """Whether runs of both can train together: they differ in seed and hparams alone."""
+
+    def static(config: ConfigDict) -> dict[str, Any]:
+        return {key: x for key, x in config.to_dict().items() if key not in ("seed", "hparams")}
+
+    return static(one) == static(other)
+
+
 def check_same(recorded: dict[str, Any], config: ConfigDict, workdir: Any) -> None:
     """Refuses a workdir that another configuration made.
 

@@ -155,6 +155,19 @@ def test_members_that_stand_far_apart_train_apart(whole, copied):
     assert_same(whole[0], copied)
 
 
+def test_nobody_goes_far_back_for_company(copied):
+    """With one checkpoint left, at step 18, the start is the one before it, but too far away."""
+    shutil.rmtree(copied / NAMES[2])
+    for name in (NAMES[0], NAMES[1], NAMES[3]):
+        for path in (copied / name / "checkpoints").iterdir():
+            if path.name != "18":
+                shutil.rmtree(path)
+    lines = train(copied, train_steps=20)
+    assert [line for line in lines if "resuming" in line] == [
+        f"resuming {copied / name} at step 18" for name in (NAMES[0], NAMES[1], NAMES[3])
+    ]
+
+
 def test_what_does_not_fit_trains_in_groups(whole, tmp_path, monkeypatch):
     run = build(tiny.config(), log=lambda line: None)
     program = Programs(run).of(4, 0)
@@ -227,6 +240,13 @@ def _yielding(value):
     import contextlib
 
     return contextlib.nullcontext(value)
+
+
+def test_runs_of_other_programs_do_not_train_together(tmp_path):
+    runs = [(tiny.config(train_batch_size=size), Workdir(tmp_path / str(size))) for size in (8, 4)]
+    with pytest.raises(ValueError, match=r"4 cannot train together with .*8"):
+        loop.train_together(runs)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_population_is_no_single_run(tmp_path):

@@ -57,9 +57,12 @@ def train_together(runs: Sequence[tuple[ConfigDict, Workdir]], log: Log = print)
     Raises:
       UserError, InterruptedRunError: as `train`.
       DivergedError: every member diverged.
+      ValueError: the configs differ in more.
     """
     for config, workdir in runs:
         configs.check(config)
+        if not configs.same_program(config, runs[0][0]):
+            raise ValueError(f"{workdir.path} cannot train together with {runs[0][1].path}")
         recorded = workdir.recorded()
         if recorded is not None and Checkpoints(workdir.checkpoints).steps():
             configs.check_same(recorded["config"], config, workdir.path)
@@ -118,12 +121,15 @@ def _abreast(members: Sequence[Member]) -> list[tuple[list[Member], list[TrainSt
     """Members that stand at the same step, with their states.
 
     One that is a single checkpoint ahead of others, as a kill between their saves leaves it, goes
-    back to theirs.
+    back to theirs, if that is no further than checkpoints usually are apart.
     """
     states = {member: member.resume() for member in members}
     steps = {member.step for member in members}
+    train = members[0].run.config.train
     for member in members:
-        if member.step and member.previous in steps - {member.step}:
+        lost = member.step - member.previous
+        near = 0 < lost <= min(train.checkpoint_every, train.evaluate_every)
+        if near and member.previous in steps:
             states[member] = member.go_back()
     groups = []
     for step in dict.fromkeys(member.step for member in members):

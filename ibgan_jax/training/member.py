@@ -91,13 +91,16 @@ class Member:
 
     def add(self, step: int, metrics: Mapping[str, np.ndarray]) -> None:
         """Takes per-step metrics [K] up to `step`; the first one not finite stops the member."""
+        if self.diverged:
+            return
         for name, column in metrics.items():
             self.window.setdefault(name, []).extend(column.tolist())
         for name, column in self.window.items():
             bad = next((i for i, value in enumerate(column) if not math.isfinite(value)), None)
-            if bad is not None and self.diverged is None:
+            if bad is not None:
                 at = step - len(column) + bad + 1
                 self._stop(f"{name} is {column[bad]} at step {at}", at)
+                return
 
     def means(self) -> dict[str, float]:
         """Over the window, which is then empty."""
