@@ -1,5 +1,6 @@
-"""Four virtual CPU devices for every test, and what several files share because it takes long."""
+"""What holds for every test, and what several files share because it takes long."""
 
+import gc
 import os
 import shutil
 
@@ -7,6 +8,14 @@ import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
+# Compiling is most of the suite's time, and few programs run so often that optimising them pays.
+jax.config.update("jax_disable_most_optimizations", True)
+# Tracing makes many objects and hardly any cycles: by default a fifth of it is collecting garbage.
+gc.set_threshold(100_000, 20, 50)
+
+
+def pytest_collection_finish():
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

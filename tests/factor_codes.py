@@ -2,7 +2,6 @@
 
 import itertools
 
-import jax.numpy as jnp
 import numpy as np
 
 from ibgan_jax.metrics import Encoder
@@ -20,10 +19,8 @@ class FactorsAsImages:
 
     def images(self, factors):
         self.batches.append(np.array(factors))
-        scaled = jnp.asarray(factors, jnp.float32) / np.maximum(
-            np.asarray(self.factor_sizes) - 1, 1
-        )
-        return scaled[:, None, None, :]
+        largest = np.maximum(np.asarray(self.factor_sizes, np.float32) - 1, 1)
+        return (np.asarray(factors, np.float32) / largest)[:, None, None, :]
 
 
 def of_factors(function):

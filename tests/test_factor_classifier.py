@@ -21,14 +21,6 @@ NAMES = ("shape", "scale", "orientation", "x", "y")
 QUICK = Settings(steps=120, batch_size=16, learning_rate=2e-3, seed=1)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_fast():
-    """XLA optimises nothing: the programs compile in half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def dataset():
     """The small data set, which notes the examples that are asked for."""

@@ -28,14 +28,6 @@ def of(weights, key=KEY, **numbers):
     return gilbo(Partial(mixtures, jnp.asarray(weights)), 4, key, **numbers)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_fast():
-    """XLA optimises nothing: the programs are small, and compile in half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def score():
     return of(WEIGHTS, **QUICK)

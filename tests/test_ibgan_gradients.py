@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import optimised
 from double import double_precision
 from equation_11 import PLAYERS, encoder, reference, scattered
 
@@ -41,8 +42,12 @@ def setting(request):
     params = scattered({p: v["params"] for p, v in variables.items()}, 1)
     stats = scattered({p: v["batch_stats"] for p, v in variables.items()}, 2)
     images = np.random.default_rng(3).uniform(-1.0, 1.0, (BATCH, *model.image_shape))
-    ours, expected = jax.jit(model.gradients), jax.jit(partial(reference, model))
-    return model, params, stats, jnp.asarray(images), ours, expected
+    images = jnp.asarray(images)
+    arguments = (params, stats, images, jax.random.key(7), hparams_of("plain"))
+    ours = jax.jit(model.gradients)
+    if request.param == "own trunks":
+        ours = optimised(ours, *arguments)
+    return model, params, stats, images, ours, jax.jit(partial(reference, model))
 
 
 def hparams_of(name, **changes):

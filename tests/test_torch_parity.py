@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import optimised
 from double import double_precision
 from equation_11 import draws, scattered
 
@@ -251,12 +252,12 @@ def test_five_updates_equal_pytorch(shared):
     optimizer = {p: t.init(params[p]) for p, t in model.optimizers(hparams).items()}
     root = jax.random.key(3)
     state = TrainState(jnp.zeros((), jnp.int32), root, params, stats, optimizer)
-    step = jax.jit(partial(train_step, model))
 
     networks = Networks(shared)
     load(networks, before)
     values = count_values(networks)
     batches = np.random.default_rng(4).uniform(-1.0, 1.0, (UPDATES, BATCH, *model.image_shape))
+    step = optimised(jax.jit(partial(train_step, model)), state, jnp.asarray(batches[0]), hparams)
     for i, images in enumerate(batches):
         state, _ = step(state, jnp.asarray(images), hparams)
         z, eps, *noises, uniform = (
