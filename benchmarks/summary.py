@@ -58,15 +58,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--command", required=True, help="that made the runs, seed as SEED")
     options = parser.parse_args()
-    rows = {}
+    rows, commits = {}, {}
     for number, run in enumerate(options.runs):
         recorded = json.loads((run / "config.json").read_text())
         seed = recorded["config"]["seed"]
         copy(run, options.out / f"seed{seed}", figures=number == 0)
         rows[str(seed)] = row(run)
+        commits[str(seed)] = recorded["commit"]
     summary = {
         "command": options.command,
-        "commit": recorded["commit"],
+        "commits": commits,
         "device": recorded["device"],
         "versions": recorded["versions"],
         "date": datetime.date.today().isoformat(),
