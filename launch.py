@@ -1,6 +1,7 @@
 """Trains, evaluates and reports; README.md shows how.
 
 python launch.py --config=configs/dsprites.py[:MODEL] [--workdir=DIR] [--config.KEY=VALUE ...]
+    [--config.population.KEY="(VALUE,VALUE)" ...]
 python launch.py --mode=evaluate --workdir=DIR [DIR ...] [--step=N] [--metrics=NAME,NAME]
     [--classifier=DIR]
 python launch.py --mode=report --workdir=DIR [--step=N]
