@@ -6,12 +6,16 @@ import shutil
 
 import jax
 import pytest
+from hypothesis import settings
 
 jax.config.update("jax_num_cpu_devices", 4)
 # Compiling is most of the suite's time, and few programs run so often that optimising them pays.
 jax.config.update("jax_disable_most_optimizations", True)
 # Tracing makes many objects and hardly any cycles: by default a fifth of it is collecting garbage.
-gc.set_threshold(100_000, 20, 50)
+gc.set_threshold(100_000)
+# Where other programs run too, a first example takes longer than Hypothesis would allow.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 def pytest_collection_finish():
