@@ -50,7 +50,7 @@ def rank(
     UDR compares runs that differ in their seeds alone, ModelCentrality all of them. Runs of several
     systems, data sets or code sizes are not ranked, nor are settings with a single seed by UDR.
     """
-    if not names:
+    if not names or len(runs) < 2:
         return
     kinds = {(run.config.model, run.config.dataset.name, run.model.code_dim) for run in runs}
     if len(kinds) > 1:
