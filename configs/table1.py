@@ -4,9 +4,10 @@
 
 `--config.study.grid=True` trains each system with every published value of its own weight (beta,
 gamma), otherwise with the default. The runs of a system on a data set train as one population, into
-runs/table1; the same command takes up what is not finished. `python launch.py --mode=report --workdir=runs/table1` prints
-the paper's value, ours and the difference, with how many seeds and steps stand behind ours. At full
-length this is the work of a GPU: 140 runs of 150,000 to 500,000 steps.
+runs/table1; the same command takes up what is not finished. `python launch.py --mode=report
+--workdir=runs/table1` prints the paper's value, ours and the difference, with how many seeds and
+steps stand behind ours. At full length this is the work of a GPU: 140 runs of 150,000 to 500,000
+steps.
 """
 
 from ml_collections import ConfigDict

@@ -12,6 +12,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 import tiny
 
@@ -185,6 +186,26 @@ def test_what_does_not_fit_trains_in_groups(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(Programs, "fitting", lambda *_: 3)
     train(tmp_path)
     assert_same(whole[0], tmp_path)
+
+
+def test_all_members_in_one_vmap_as_on_an_accelerator(tmp_path, monkeypatch):
+    """Nothing is learned, so that rounding stays rounding; all else tells whose it is."""
+    still = {f"hparams_lr_{player}": 0.0 for player in ("encoder", "generator", "reconstructor")}
+    still |= {"hparams_lr_discriminator": 0.0, "train_steps": 8}
+    train(tmp_path / "turns", **still)
+    monkeypatch.setattr(distributed, "members_together", lambda mesh, members: members)
+    train(tmp_path / "vmap", **still)
+    for name in NAMES:
+        turns, vmap = (tmp_path / how / name for how in ("turns", "vmap"))
+        for one, other in zip(tiny.metrics(turns), tiny.metrics(vmap), strict=True):
+            assert one == pytest.approx(other, rel=1e-3, abs=1e-6)
+        one, other = tiny.state(turns, 8), tiny.state(vmap, 8)
+        for key, (dtype, shape, content) in one.items():
+            if "batch_stats" not in key:
+                assert other[key] == (dtype, shape, content), key
+                continue
+            numbers = (np.frombuffer(x, np.float32) for x in (content, other[key][2]))
+            np.testing.assert_allclose(*numbers, rtol=1e-3, atol=1e-5, err_msg=key)
 
 
 def breaking(step, turn):
