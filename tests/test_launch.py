@@ -67,7 +67,10 @@ def write_run(path, **changed):
         ),
         (
             [CONFIG, "--config.train.step=5"],
-            ["'train.step'", "batch_size, checkpoint_every, evaluate_every, log_every, steps"],
+            [
+                "'train.step'",
+                "batch_size, checkpoint_every, evaluate_every, log_every, precision, steps",
+            ],
         ),
         ([CONFIG, "--config.trian.steps=5"], ["'trian.steps'", "seed, train"]),
         ([CONFIG, "--config.train.steps.x=5"], ["'train.steps.x'"]),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from ibgan_jax import config as configs
@@ -39,7 +40,7 @@ class Run:
 
     def state_template(self) -> TrainState:
         """The state's shapes, dtypes and shardings, without making it."""
-        shapes = jax.eval_shape(self._create)
+        shapes = jax.eval_shape(partial(_create, self.model), self._seed, self.hparams)
         sharding = distributed.replicated(self.mesh)
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
@@ -47,10 +48,12 @@ class Run:
 
     def create_state(self) -> TrainState:
         """The state before the first step, on the mesh."""
-        return jax.jit(self._create, out_shardings=distributed.replicated(self.mesh))()
+        state = _create(self.model, self._seed, self.hparams)
+        return jax.device_put(state, distributed.replicated(self.mesh))
 
-    def _create(self) -> TrainState:
-        return states.create(self.model, self.config.seed, self.hparams)
+    @property
+    def _seed(self) -> np.ndarray:
+        return np.asarray(self.config.seed, np.uint32)
 
     @property
     def represent(self) -> Callable[[ByPlayer, jax.Array], jax.Array]:
@@ -64,6 +67,11 @@ class Run:
 
 
 # The model is hashed by its settings: runs of equal models share what is compiled.
+@partial(jax.jit, static_argnums=0)
+def _create(model: Model, seed: jax.Array, hparams: Hparams) -> TrainState:
+    return states.create(model, seed, hparams)
+
+
 @partial(jax.jit, static_argnums=0)
 def _represent(model: Model, variables: ByPlayer, images: jax.Array) -> jax.Array:
     return model.represent(variables, images)
