@@ -134,15 +134,11 @@ def make_model(config: ConfigDict, **facts: Any) -> models.Model:
     return models.get(config.model, **network, **{k: facts[k] for k in fields & facts.keys()})
 
 
-def steps_per_dispatch(config: ConfigDict, first_step: int, turns: int = 1) -> int:
-    """K: the largest divisor of every period, and of the run, up to train.steps_per_dispatch.
-
-    Where members of a population take `turns` on the device, K is as many times smaller, so that a
-    signal is heard, and the progress seen, as often as in a run alone.
-    """
+def steps_per_dispatch(config: ConfigDict, first_step: int) -> int:
+    """K: the largest divisor of every period, and of the run, up to train.steps_per_dispatch."""
     train = config.train
     common = math.gcd(train.steps, first_step, *(train[key] for key in _PERIODS))
-    limit = min(max(1, train.steps_per_dispatch // turns), common)
+    limit = min(train.steps_per_dispatch, common)
     return next(k for k in range(limit, 0, -1) if common % k == 0)
 
 

@@ -137,8 +137,6 @@ def test_steps_per_dispatch_is_the_largest_that_fits(steps, log, evaluate, save,
         if all(number % k == 0 for number in (steps, log, evaluate, save, first))
     ]
     assert configs.steps_per_dispatch(config, first) == max(fits)
-    fewer = configs.steps_per_dispatch(config, first, turns=3)
-    assert fewer == max(k for k in fits if k <= max(1, limit // 3))
 
 
 def test_flatten():
