@@ -66,6 +66,8 @@ def spread_figure(
         )
         for axes, key in zip(panels, keys, strict=False):
             axes.set_title(titles[key])
+            if key == score_key:
+                axes.set_ylim(0, 1.02)
             _curves(axes, groups, key)
             step_axis(axes, [record for records in runs for record in records])
         panels[-1].set_xlabel("iteration")
@@ -80,7 +82,8 @@ def _curves(axes: Axes, groups: Mapping[str, Sequence[Records]], key: str) -> No
         axes.fill_between(
             steps, means - deviations, means + deviations, color=colour, alpha=0.15, linewidth=0
         )
-        axes.plot(steps, means, color=colour, linewidth=1.3)
+        marker = "o" if len(steps) < 3 else None  # a single point is no line
+        axes.plot(steps, means, color=colour, linewidth=1.3, marker=marker, markersize=4)
         labels.append((means[-1], label, colour))
     end_labels(axes, labels)
 
@@ -113,10 +116,10 @@ def sweep_figure(
     panels = [(BOUNDS[key], {"": [_medians(runs[v], key) for v in values]}) for key in keys]
     scores = [[best_and_median(records, score_key) for records in runs[v]] for v in values]
     found = [[score[1:] for score in row if score] for row in scores]  # best, median, last
+    score_name = SCORE_NAMES.get(score_key, score_key)
     if all(found):
         by = {n: [[s[i] for s in row] for row in found] for i, n in enumerate(OF_SCORES)}
-        title = SCORE_NAMES.get(score_key, score_key)
-        panels += [(f"{title}, median", {"": by["median"]}), (title, by)]
+        panels += [(f"{score_name}, median", {"": by["median"]}), (score_name, by)]
     rows = max(1, -(-len(panels) // 2))
     height = 2.6 * rows + 0.3
     with canvas(path, 9.6, height) as figure:
@@ -128,6 +131,8 @@ def sweep_figure(
         for axes, (title, lines) in zip(drawn, panels, strict=False):
             axes.set_title(title)
             axes.set_xlabel(name)
+            if title.startswith(score_name):
+                axes.set_ylim(0, 1.02)
             _against(axes, values, lines)
         for axes in drawn[len(panels) :]:
             axes.set_visible(False)

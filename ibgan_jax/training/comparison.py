@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,15 +177,33 @@ def _members(entries: Sequence[table.Entry]) -> list[list]:
     return lines
 
 
+def _name(group: table.Group) -> str:
+    """What sets these runs apart, short enough for a curve."""
+    told = (f"{key.removeprefix('hparams.')} {value}" for key, value in group.apart.items())
+    return ", ".join(told) or group.kind[-1]
+
+
+def _apart(group: table.Group) -> list:
+    """To sort groups by: numbers as numbers."""
+
+    def number(text: str) -> tuple[float, str]:
+        try:
+            return float(text), ""
+        except ValueError:
+            return math.inf, text
+
+    return [number(value) for value in group.apart.values()]
+
+
 def _figures(
     workdir: Workdir, entries: Sequence[table.Entry], records: dict[Path, list]
 ) -> Iterator[tuple[Path, str, str]]:
     """(PNG, title, caption): curves of each system, and its sweep where one number was varied."""
     groups = table.grouped(entries)
     for kind in dict.fromkeys(group.kind for group in groups):
-        own = [group for group in groups if group.kind == kind]
+        own = sorted((g for g in groups if g.kind == kind), key=_apart)
         stem, title = "-".join(kind), ", ".join(kind)
-        curves = {g.label: [records[entry.path] for entry in g.entries] for g in own}
+        curves = {_name(g): [records[entry.path] for entry in g.entries] for g in own}
         path = workdir.figures / f"{stem}-curves.png"
         reports.spread_figure(path, curves, evaluation.SCORE)
         yield path, f"{title}: over training", reports.CAPTIONS["spread"]
