@@ -142,6 +142,7 @@ def test_a_kill_between_the_saves_of_two_members(whole, copied):
     assert_same(whole[0], copied)
 
 
+@pytest.mark.slow
 def test_members_that_stand_far_apart_train_apart(whole, copied):
     """A member added later starts anew; those that are done are left as they are."""
     shutil.rmtree(copied / NAMES[2])
@@ -177,11 +178,12 @@ def test_what_does_not_fit_trains_in_groups(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(distributed, "memory", lambda: few)
     with pytest.raises(UserError, match=r"a member needs .* MiB .* are free"):
         Programs(run).fitting(4)
-    monkeypatch.setattr(Programs, "fitting", lambda *_: 3)
-    train(tmp_path)
-    assert_same(whole[0], tmp_path)
+    monkeypatch.setattr(Programs, "fitting", lambda *_: 1)
+    train(tmp_path, NAMES[:2])
+    assert_same(whole[0], tmp_path, NAMES[:2])
 
 
+@pytest.mark.slow  # tests/test_step.py compares the program itself, in float64
 def test_all_members_in_one_vmap_as_on_an_accelerator(tmp_path, monkeypatch):
     """Nothing is learned, so that rounding stays rounding; all else tells whose it is."""
     still = {f"hparams_lr_{player}": 0.0 for player in ("encoder", "generator", "reconstructor")}

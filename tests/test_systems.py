@@ -35,7 +35,7 @@ def few_images(small, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("model", SMALL)
+@pytest.mark.parametrize("model", [pytest.param("infogan", marks=pytest.mark.slow), "factor_vae"])
 def test_train_stop_resume_score_and_report(tmp_path, few_images, monkeypatch, model):
     lines = []
     with monkeypatch.context() as patch:
