@@ -99,14 +99,20 @@ def members(config: ConfigDict) -> list[tuple[str, ConfigDict]]:
     config is that of a run alone.
 
     Raises:
-      UserError: something is named twice, or not as a tuple.
+      UserError: something is named twice, too finely for folders' names, or not as a tuple of
+        numbers (of integers for seeds).
     """
     named = config.population.to_dict()
     for key, values in named.items():
         if not isinstance(values, tuple | list):
             raise UserError(f"population.{key}={values!r} must be a tuple, such as ({values!r},)")
-        if len(set(values)) < len(values):
-            raise UserError(f"population.{key}={tuple(values)} names a value twice")
+        kinds = int if key == "seeds" else int | float
+        wrong = [x for x in values if isinstance(x, bool) or not isinstance(x, kinds)]
+        if wrong:
+            raise UserError(f"population.{key}: {wrong[0]!r} is not what it takes, numbers alone")
+        shown = values if key == "seeds" else [f"{value:g}" for value in values]
+        if len(set(shown)) < len(values):
+            raise UserError(f"population.{key}={tuple(values)} names a value twice (to 6 digits)")
     if not any(named.values()):
         return []
     seeds = named.pop("seeds") or (config.seed,)

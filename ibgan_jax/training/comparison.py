@@ -69,6 +69,8 @@ def evaluate(
         if step is not None and step not in steps:
             raise UserError(f"no checkpoint {step} in {workdir.checkpoints}; there are: {steps}")
         left.append((workdir, record["config"]))
+    if not left:
+        raise UserError("none of these runs has a checkpoint to score: all diverged")
     runs = list(_runs([config for _, config in left], log))
     for run, (workdir, _) in zip(runs, left, strict=True):
         log(f"scoring {workdir.path}")
