@@ -5,6 +5,10 @@ python launch.py --config=configs/dsprites.py[:MODEL] [--workdir=DIR] [--config.
 python launch.py --mode=evaluate --workdir=DIR [DIR ...] [--step=N] [--metrics=NAME,NAME]
     [--classifier=DIR]
 python launch.py --mode=report --workdir=DIR [--step=N]
+python launch.py --mode=prepare --config=configs/NAME.py --archives=PATH
+
+In a job of several processes, where Slurm, Open MPI or a TPU does not say so, each gets
+    --coordinator=HOST:PORT --num_processes=N --process_id=I
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +25,7 @@ from ml_collections import config_flags
 
 from ibgan_jax.errors import UserError
 
-MODES = ("train", "evaluate", "report")
+MODES = ("train", "evaluate", "report", "prepare")
 INTERRUPTED = "interrupted; what is saved stays, the same command goes on"
 OVERRIDES = ("--config.", "-config.")
 
@@ -37,9 +42,14 @@ def parse(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
     if values.mode not in MODES:
         raise UserError(f"unknown mode {values.mode!r}; choose one of: {', '.join(MODES)}")
     named = values.workdir is not None or (values.mode == "evaluate" and rest)
-    if values.config is None and (values.mode == "train" or not named):
-        needs = "--config=configs/NAME.py" + ("" if values.mode == "train" else " or --workdir=DIR")
-        raise UserError(f"--mode={values.mode} needs {needs}")
+    if values.config is None and (values.mode in ("train", "prepare") or not named):
+        needs = "" if values.mode in ("train", "prepare") else " or --workdir=DIR"
+        raise UserError(f"--mode={values.mode} needs --config=configs/NAME.py{needs}")
+    if (values.mode == "prepare") != (values.archives is not None):
+        raise UserError(
+            "--mode=prepare and --archives=PATH, the file or folder that the data set's owner "
+            "publishes, come together"
+        )
     for word in overrides:
         _check_key(values.config, word.split("=")[0].lstrip("-").removeprefix("config."))
     values, rest = _read(argv)
@@ -58,6 +68,10 @@ def _read(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_list("metrics", None, "METRIC or METRIC:PROTOCOL, ...", flag_values=values)
     flags.DEFINE_string("classifier", None, "the folder of FID's network", flag_values=values)
     flags.DEFINE_integer("step", None, "the checkpoint to score or draw", flag_values=values)
+    flags.DEFINE_string("archives", None, "what a data set is prepared from", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "of the job", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "of this one, from 0", flag_values=values)
     try:
         rest = values(argv)[1:]
         if values.config is not None:
@@ -97,34 +111,43 @@ def run(values: flags.FlagValues, more: list[str]) -> None:
     from ml_collections import ConfigDict
 
     from ibgan_jax import config as configs
+    from ibgan_jax import distributed, job
     from ibgan_jax.training import comparison, loop, reporting, study
     from ibgan_jax.training.run import build
     from ibgan_jax.training.workdir import Workdir
 
     config, folder = values.config, values.workdir
+    if values.mode == "prepare":
+        from ibgan_jax.data import preparing
+
+        at = config.dataset
+        preparing.prepare(at.name, Path(values.archives), Path(at.dir).expanduser(), at.resolution)
+        return
+    job.start(values.coordinator, values.num_processes, values.process_id)
+    log = print if distributed.is_main_process() else (lambda line: None)
     if folder is None and config is not None:
         folder = f"runs/{study.folder(config)}"
     workdir = None if folder is None else Workdir(Path(folder))
     if values.mode == "train" and study.is_study(config):
         file = values["config"].config_filename.partition(":")[0]
-        study.train(config, Path(file).parent, workdir)
+        study.train(config, Path(file).parent, workdir, log)
     elif values.mode == "train":
-        loop.train(config, workdir)
+        loop.train(config, workdir, log)
     elif values.mode == "evaluate":
         found = comparison.find([Path(path) for path in ([folder] if folder else []) + more])
         if config is not None and not study.is_study(config):
             configs.check_same(workdir.must_exist()["config"], config, workdir.path)
         classifier = values.classifier and Path(values.classifier)
-        comparison.evaluate(found, values.step, values.metrics, classifier=classifier)
+        comparison.evaluate(found, values.step, values.metrics, log, classifier)
     elif workdir.study.exists():
-        comparison.report(workdir)
+        comparison.report(workdir, log)
     else:
         recorded = workdir.must_exist()["config"]
         if config is None:
             config = ConfigDict(recorded)
         else:
             configs.check_same(recorded, config, workdir.path)
-        reporting.report(build(config), workdir, values.step)
+        reporting.report(build(config, log), workdir, values.step, log)
 
 
 def main(argv: list[str]) -> int:
@@ -133,23 +156,30 @@ def main(argv: list[str]) -> int:
         print(__doc__)
         return 0
     logging.set_verbosity(logging.ERROR)
+    from ibgan_jax import job
+
+    failure = ""
     try:
         run(*parse(argv))
+        status = 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        status, failure = 2, str(error)
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
-        return 1
+        status, failure = 1, INTERRUPTED
     except Exception as error:
         from ibgan_jax.training.loop import InterruptedRunError
         from ibgan_jax.training.member import DivergedError
 
-        if not isinstance(error, DivergedError | InterruptedRunError):
-            raise
-        print(str(error), file=sys.stderr)
-        return 1
-    return 0
+        status = 1
+        if isinstance(error, DivergedError | InterruptedRunError):  # as all processes do together
+            print(str(error), file=sys.stderr)
+        else:
+            traceback.print_exc()
+            failure = repr(error)
+    job.end(status, failure)
+    return status
 
 
 def interrupted(*_: Any) -> NoReturn:

@@ -33,7 +33,8 @@ from jax import lax
 from ibgan_jax import config as configs
 from ibgan_jax import distributed
 from ibgan_jax.data import sprites
-from ibgan_jax.data.dataset import ResidentDataset
+from ibgan_jax.data.feed import ResidentFeed
+from ibgan_jax.data.sprite_dataset import SpriteDataset
 from ibgan_jax.networks import convolution, winograd
 from ibgan_jax.training import state, step
 from ibgan_jax.training.population import Population, Programs
@@ -79,7 +80,7 @@ def rows(width: int, steps: int, populations: Sequence[int] = ()) -> dict:
     model = configs.make_model(config)
     scalars = {key: jnp.float32(value) for key, value in model.hparams.items()}
     hparams = {key: value[None] for key, value in scalars.items()}
-    dataset = ResidentDataset(random_records(), "random", ("index",), (4096,))
+    dataset = SpriteDataset(ResidentFeed(random_records()), "random", ("index",), (4096,))
     images = dataset.images(np.arange(BATCH)[:, None])
     batch = dataset.lookup(np.arange(steps * BATCH).reshape(1, steps, BATCH) % dataset.size)
     nothing = jnp.zeros((1, steps, 1))

@@ -40,7 +40,15 @@ def base(name: str, model: str) -> ConfigDict:
     config.model = model
     config.network = ConfigDict({k: v for k, v in fields.items() if k not in FACTS})
     config.dataset = ConfigDict(
-        {"name": "dsprites", "source": "resident", "dir": "data", "seed": 0, "painting": ""}
+        {
+            "name": "dsprites",
+            "source": "resident",
+            "dir": "data",
+            "seed": 0,
+            "painting": "",
+            "resolution": data.SPRITE_SIDE,
+            "mirror": False,
+        }
     )
     config.train = ConfigDict(
         {
@@ -60,6 +68,40 @@ def base(name: str, model: str) -> ConfigDict:
     return config.lock()
 
 
+def images(name: str, model: str, steps: int, width: int, r_dim: int, beta: float) -> ConfigDict:
+    """As `base`, with the recipe of IB-GAN's authors for CelebA and 3D Chairs, on data set `name`.
+
+    `steps`, `width` (g = d), `r_dim` and `beta` are what differs between the two. The baselines GAN
+    and InfoGAN share all that they can, and their z has as many dimensions as r; VAEs keep the
+    recipe that they have on dSprites.
+
+    Raises:
+      UserError: no such model.
+    """
+    config = base(name, model)
+    config.dataset.name = name
+    if "noise_steps" not in config.hparams:
+        return config
+    config.train.update({"steps": steps, "evaluate_every": 10_000, "checkpoint_every": 10_000})
+    config.network.update(
+        {
+            "generator_width": width,
+            "discriminator_width": width,
+            "shared_front": True,
+            "initializer": "orthogonal",
+            "z_dim": r_dim,
+        }
+    )
+    noise = {"noise_start": 0.5, "noise_end": 0.01, "noise_steps": float(steps)}
+    labels = {"label_low": 0.7, "label_high": 1.2}
+    config.hparams.update({**noise, **labels, "lr_discriminator": 2e-6})
+    if model == "ibgan":
+        encoder = {"encoder_hidden": (64, 64, 32), "encoder_batch_norm": True}
+        config.network.update({"z_dim": 64, "r_dim": r_dim, **encoder})
+        config.hparams.beta = beta
+    return config
+
+
 def check(config: ConfigDict) -> None:
     """All that can be found wrong before any work starts.
 
@@ -70,7 +112,13 @@ def check(config: ConfigDict) -> None:
     if missing:
         raise UserError(f"the config lacks {missing[0]!r}; every config has: {', '.join(KEYS)}")
     model = make_model(config)
-    data.check(config.dataset.name, config.dataset.source)
+    dataset = config.dataset
+    data.check(dataset.name, dataset.source, dataset.resolution, dataset.mirror, dataset.painting)
+    if dataset.resolution != model.image_shape[0]:
+        raise UserError(
+            f"dataset.resolution={dataset.resolution}: the networks of {config.model} are for "
+            f"{model.image_shape[0]} x {model.image_shape[1]} pixels"
+        )
     for key in ("steps", "batch_size", "steps_per_dispatch", *_PERIODS):
         if config.train[key] < 1:
             raise UserError(f"train.{key}={config.train[key]} must be 1 or more")
@@ -127,6 +175,27 @@ def members(config: ConfigDict) -> list[tuple[str, ConfigDict]]:
             member.population.update(dict.fromkeys(config.population, ()))
             found.append((f"{config.name}-{config.model}{told}-seed{seed}", member))
     return found
+
+
+def completed(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A recorded config with the keys that its version did not have yet, at their defaults.
+
+    The defaults of new settings are what was done before there were any.
+    """
+    if recorded.get("model") not in models.NAMES:
+        return recorded
+    defaults = base(recorded.get("name", ""), recorded["model"]).to_dict()
+    return _filled(recorded, {key: defaults[key] for key in KEYS})
+
+
+def _filled(settings: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    missing = {key: value for key, value in defaults.items() if key not in settings}
+    inside = {
+        key: _filled(value, defaults[key])
+        for key, value in settings.items()
+        if isinstance(value, dict) and isinstance(defaults.get(key), dict)
+    }
+    return {**settings, **inside, **missing}
 
 
 def make_model(config: ConfigDict, **facts: Any) -> models.Model:

@@ -89,6 +89,24 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("population", None, "data"))
 
 
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Batches cut over all devices of a mesh, for what has no members."""
+
+    mesh: Mesh
+
+    def share(self, batch: jax.Array) -> jax.Array:
+        """[B, ...], each device its part; whole everywhere where B does not split."""
+        if len(batch) % self.mesh.size:
+            return batch
+        sharding = NamedSharding(self.mesh, PartitionSpec(AXES))
+        return jax.lax.with_sharding_constraint(batch, sharding)
+
+    def gather(self, batch: jax.Array) -> jax.Array:
+        """The whole of it on every device."""
+        return jax.lax.with_sharding_constraint(batch, replicated(self.mesh))
+
+
 def mesh_for(members: int) -> Mesh:
     """The mesh of `members` that train together: as many devices side by side as divide them."""
     return make_mesh(math.gcd(members, len(devices())))
@@ -154,12 +172,6 @@ def _kib(file: str, name: str) -> int:
     return int(fields[name].split()[0])
 
 
-def process_part(batch_size: int) -> slice:
-    """The share of each global batch that this process feeds."""
-    share = batch_size // jax.process_count()
-    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
-
-
 def check_batch(mesh: Mesh, batch_size: int) -> None:
     """Raises UserError when the batch does not split evenly over the mesh."""
     parts = mesh.shape["data"]
@@ -170,14 +182,85 @@ def check_batch(mesh: Mesh, batch_size: int) -> None:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What one process feeds of a dispatch: some of its members, and a share of each batch."""
+
+    members: slice
+    batch: slice
+
+
+def process_part(mesh: Mesh, members: int, batch_size: int) -> Part:
+    """This process's part of batches [members, K, batch_size], as `batch_sharding` spreads them."""
+    shape = (members, 1, batch_size)
+    indices = batch_sharding(mesh).addressable_devices_indices_map(shape).values()
+    return Part(*(_hull([index[axis] for index in indices], shape[axis]) for axis in (0, 2)))
+
+
+def _hull(slices: list[slice], size: int) -> slice:
+    bounds = [s.indices(size)[:2] for s in slices]
+    return slice(min(start for start, _ in bounds), max(stop for _, stop in bounds))
+
+
 def put_batch(mesh: Mesh, batch: Any) -> Any:
-    """This process's part of a batch, leaves [n, K, B / processes, ...] -> global arrays."""
+    """This process's part of a dispatch, leaves [n, K, B, ...] -> global arrays."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
     )
 
 
+def place(tree: Any, sharding: jax.sharding.Sharding | None) -> Any:
+    """Host arrays, the same in every process, on the devices; None is the default device."""
+    if sharding is None:
+        return jax.device_put(tree)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x), np.shape(x)),
+        tree,
+    )
+
+
 def is_main_process() -> bool:
-    """Whether this process writes telemetry and figures."""
-    return jax.process_index() == 0
+    """Whether this process writes records, figures and pages, and says what there is to say."""
+    return processes() == 1 or jax.process_index() == 0
+
+
+def processes() -> int:
+    """How many there are; a process alone is not made to look for devices."""
+    return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process has come to this point, which `name` says."""
+    if processes() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+class AnyProcess:
+    """Whether any process wants something, known in all of them one call later.
+
+    Every process calls it at the same points. The answer is of the call before, when the devices
+    have long passed it, so that nobody waits.
+    """
+
+    def __init__(self) -> None:
+        self._before: jax.Array | None = None
+        self._mesh = jax.make_mesh((len(jax.devices()),), ("any",), axis_types=(AxisType.Auto,))
+
+    def __call__(self, mine: bool) -> bool:
+        if processes() == 1:
+            return mine
+        sharding = NamedSharding(self._mesh, PartitionSpec("any"))
+        flags = np.full(len(jax.local_devices()), mine)
+        asked = _any(replicated(self._mesh))(
+            jax.make_array_from_process_local_data(sharding, flags)
+        )
+        before, self._before = self._before, asked
+        return before is not None and bool(before)
+
+
+@functools.cache
+def _any(sharding: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(jnp.any, out_shardings=sharding)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ibgan_jax import config as configs
-from ibgan_jax import distributed, models
+from ibgan_jax import data, distributed, models
 from ibgan_jax.errors import UserError
 from ibgan_jax.training.run import build
 from ibgan_jax.training.step import make_train_steps
@@ -81,7 +81,13 @@ def test_every_config_has_the_common_keys(name, model):
     assert not any(config.population.values())
     with pytest.raises((AttributeError, KeyError)):
         config.train.step = 5
-    configs.check(config)
+    if name != "celeba_hq":
+        configs.check(config)
+
+
+def test_no_system_has_networks_for_celeba_hq_yet():
+    with pytest.raises(UserError, match=r"resolution=1024: .* of ibgan are for 64 x 64 pixels"):
+        configs.check(get("celeba_hq"))
 
 
 @every
@@ -96,7 +102,8 @@ def test_every_config_keeps_its_periods(name, model):
 
 @pytest.mark.parametrize(
     ("name", "model"),
-    [(name, "ibgan") for name in FILES] + [("dsprites", m) for m in models.NAMES if m != "ibgan"],
+    [(name, "ibgan") for name in FILES if name not in data.image_sets.NAMES]
+    + [("dsprites", m) for m in models.NAMES if m != "ibgan"],
 )
 def test_every_config_and_every_model_take_a_step(name, model, small):
     config = get(name, model)
@@ -181,6 +188,15 @@ def test_keys_that_only_one_side_has_differ():
     recorded["train"]["old"] = 1
     del recorded["network"]["initializer"]
     assert differing(recorded, tiny.config()) == ["network.initializer", "train.old"]
+
+
+def test_a_record_older_than_a_setting_has_its_default():
+    recorded = tiny.config(seed=3).to_dict()
+    del recorded["train"]["precision"], recorded["dataset"]["mirror"], recorded["grid"]
+    completed = configs.completed(recorded)
+    assert differing(completed, tiny.config(seed=3)) == []
+    assert differing(completed, tiny.config(seed=3, dataset_seed=1)) == ["dataset.seed"]
+    assert configs.completed({"model": "of tomorrow"}) == {"model": "of tomorrow"}
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import pytest
 
 from ibgan_jax import data
 from ibgan_jax.data import packed, sprites
-from ibgan_jax.data.dataset import ResidentDataset, unpack
+from ibgan_jax.data.feed import ResidentFeed
 from ibgan_jax.data.order import Order
+from ibgan_jax.data.sprite_dataset import SpriteDataset, unpack
 from ibgan_jax.errors import UserError
 
 SIZES = (3, 2, 5, 3, 2)
@@ -24,7 +25,8 @@ def small_records():
 
 @pytest.fixture(scope="module")
 def dataset():
-    return ResidentDataset(small_records(), "dsprites", sprites.FACTOR_NAMES, SIZES)
+    feed = ResidentFeed(small_records())
+    return SpriteDataset(feed, "dsprites", sprites.FACTOR_NAMES, SIZES)
 
 
 def test_unpacking_starts_with_the_highest_bit():
@@ -110,9 +112,8 @@ def test_decode_goes_through_scan_and_vmap(dataset):
 def test_a_sharding_is_kept():
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.NamedSharding(mesh, jax.P())
-    dataset = ResidentDataset(
-        small_records(), "dsprites", sprites.FACTOR_NAMES, SIZES, sharding=sharding
-    )
+    feed = ResidentFeed(small_records(), sharding=sharding)
+    dataset = SpriteDataset(feed, "dsprites", sprites.FACTOR_NAMES, SIZES)
     assert dataset.arrays["records"].sharding == sharding
 
 
@@ -123,8 +124,9 @@ def test_an_index_out_of_range(dataset, index):
 
 
 def test_records_for_other_factors():
-    with pytest.raises(ValueError, match="records have shape"):
-        ResidentDataset(small_records(), "dsprites", sprites.FACTOR_NAMES, (1, 1, 1, 1, 1))
+    feed = ResidentFeed(small_records())
+    with pytest.raises(ValueError, match="180 records for 1 combinations"):
+        SpriteDataset(feed, "dsprites", sprites.FACTOR_NAMES, (1, 1, 1, 1, 1))
 
 
 def test_load_lists_what_there_is(tmp_path):

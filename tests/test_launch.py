@@ -171,7 +171,9 @@ def test_a_config_that_agrees_may_be_given_too(copy, small, capsys):
 
 def test_the_default_workdir(small, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr("ibgan_jax.training.loop.train", lambda config, work: seen.append(work))
+    monkeypatch.setattr(
+        "ibgan_jax.training.loop.train", lambda config, work, log: seen.append(work)
+    )
     assert launch.main(["launch.py", CONFIG, "--config.seed=7"]) == 0
     assert [str(work.path) for work in seen] == ["runs/quickstart-ibgan-seed7"]
 

@@ -8,8 +8,9 @@ import pytest
 
 from ibgan_jax import data
 from ibgan_jax.data import sprites, variants
-from ibgan_jax.data.dataset import ResidentDataset
+from ibgan_jax.data.feed import ResidentFeed
 from ibgan_jax.data.order import Order
+from ibgan_jax.data.sprite_dataset import SpriteDataset
 from ibgan_jax.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -58,7 +59,8 @@ def streamed(directory):
 
 @pytest.fixture(scope="module")
 def resident():
-    return ResidentDataset(small_records(), "dsprites", sprites.FACTOR_NAMES, SIZES)
+    feed = ResidentFeed(small_records())
+    return SpriteDataset(feed, "dsprites", sprites.FACTOR_NAMES, SIZES)
 
 
 def test_facts(streamed):
@@ -97,11 +99,12 @@ def test_same_images_at_the_same_steps(streamed, resident, first, steps):
     np.testing.assert_array_equal(decoded["stream"], decoded["resident"])
 
 
-@pytest.mark.parametrize("name", data.NAMES)
+@pytest.mark.parametrize("name", variants.NAMES)
 def test_variants_are_those_of_the_resident(directory, name):
     variant = variants.make(name, seed=2)
     streamed = open_stream(directory, quiet, SIZES, never, name, variant)
-    resident = ResidentDataset(small_records(), name, sprites.FACTOR_NAMES, SIZES, variant=variant)
+    feed = ResidentFeed(small_records())
+    resident = SpriteDataset(feed, name, sprites.FACTOR_NAMES, SIZES, variant)
     assert streamed.name == name
     assert streamed.factor_names == resident.factor_names
     assert streamed.image_shape == resident.image_shape

@@ -11,7 +11,8 @@ from PIL import Image
 
 from ibgan_jax import data
 from ibgan_jax.data import sprites, variants
-from ibgan_jax.data.dataset import ResidentDataset
+from ibgan_jax.data.feed import ResidentFeed
+from ibgan_jax.data.sprite_dataset import SpriteDataset
 
 SIZES = (3, 2, 5, 3, 2)
 FACTORS = np.stack(np.unravel_index(np.arange(180), SIZES), axis=-1)
@@ -26,9 +27,8 @@ def small_records():
 @functools.cache
 def dataset(name, seed=0):
     variant = variants.make(name, seed)
-    return ResidentDataset(
-        small_records(), name, sprites.FACTOR_NAMES, SIZES, "resident", None, variant
-    )
+    feed = ResidentFeed(small_records())
+    return SpriteDataset(feed, name, sprites.FACTOR_NAMES, SIZES, variant)
 
 
 @functools.cache
@@ -62,7 +62,7 @@ def assert_uniform(values, bins):
     assert abs(chi_square - (bins - 1)) < 6 * math.sqrt(2 * (bins - 1))
 
 
-@pytest.mark.parametrize("name", data.NAMES)
+@pytest.mark.parametrize("name", variants.NAMES)
 def test_facts(name):
     made = dataset(name)
     names, sizes = EXTRA.get(name, ((), ()))
@@ -81,7 +81,7 @@ def test_the_plain_set_is_as_rendered():
     np.testing.assert_array_equal(everything("dsprites")[..., 0], 2.0 * inside() - 1)
 
 
-@pytest.mark.parametrize("name", data.NAMES)
+@pytest.mark.parametrize("name", variants.NAMES)
 def test_images_of_an_examples_factors_are_what_training_sees(name):
     made = dataset(name)
     factors = made.factors_of(np.arange(180))
@@ -181,7 +181,7 @@ def test_the_sprite_is_the_patch_inverted():
     np.testing.assert_allclose(images[where], 1 - background[where], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", data.NAMES[1:])
+@pytest.mark.parametrize("name", variants.NAMES[1:])
 def test_seed_and_index_decide(name):
     made = dataset(name)
     decode = jax.jit(made.decode)
@@ -218,7 +218,7 @@ def hashed(position, first, second):
     return mix((mix(position ^ first) + second) % 2**32)
 
 
-@pytest.mark.parametrize("name", data.NAMES)
+@pytest.mark.parametrize("name", variants.NAMES)
 def test_eager_jit_scan_and_vmap_agree(name):
     made = dataset(name)
     batch = made.lookup(np.arange(12).reshape(3, 4))
@@ -233,7 +233,7 @@ def test_eager_jit_scan_and_vmap_agree(name):
         np.testing.assert_array_equal(way(made.arrays, batch), wanted)
 
 
-@pytest.mark.parametrize("name", data.NAMES)
+@pytest.mark.parametrize("name", variants.NAMES)
 def test_no_large_constant_in_the_program(name):
     made = dataset(name)
     closed = jax.make_jaxpr(made.decode)(made.arrays, made.lookup(np.arange(4)))
@@ -243,14 +243,13 @@ def test_no_large_constant_in_the_program(name):
 def test_the_painting_is_placed_by_the_sharding():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.NamedSharding(mesh, jax.P())
-    made = ResidentDataset(
-        small_records(),
+    made = SpriteDataset(
+        ResidentFeed(small_records(), sharding=sharding),
         "scream_dsprites",
         sprites.FACTOR_NAMES,
         SIZES,
-        "resident",
-        sharding,
         variants.make("scream_dsprites"),
+        sharding,
     )
     assert {name: array.sharding for name, array in made.arrays.items()} == {
         "records": sharding,
@@ -275,7 +274,7 @@ def test_every_source_serves_every_variant(tmp_path, monkeypatch, source):
 
         small = functools.partial(streaming.open_stream, factor_sizes=SIZES)
         monkeypatch.setattr(streaming, "open_stream", small)
-    for name in data.NAMES:
+    for name in variants.NAMES:
         made = data.load(name, source, tmp_path, log=lambda line: None, seed=4)
         assert (made.name, made.source, made.size) == (name, source, 180)
         factors = made.factors_of([17, 99])

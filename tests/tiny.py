@@ -24,7 +24,8 @@ from configs import quickstart  # noqa: E402
 from ibgan_jax import config as configs  # noqa: E402
 from ibgan_jax import data  # noqa: E402
 from ibgan_jax.data import sprites, variants  # noqa: E402
-from ibgan_jax.data.dataset import ResidentDataset  # noqa: E402
+from ibgan_jax.data.feed import ResidentFeed  # noqa: E402
+from ibgan_jax.data.sprite_dataset import SpriteDataset  # noqa: E402
 from ibgan_jax.metrics import factor_vae  # noqa: E402
 from ibgan_jax.training import evaluation, loop  # noqa: E402
 from ibgan_jax.training.checkpoint import Checkpoints  # noqa: E402
@@ -35,6 +36,7 @@ from ibgan_jax.training.workdir import Workdir  # noqa: E402
 CONFIG = ROOT / "configs/quickstart.py"
 FACTOR_SIZES = (3, 2, 5, 3, 2)
 STEPS = 24
+LOAD = data.load  # before `shrink` puts another in its place
 SETTINGS = {
     "network.generator_width": 2,
     "network.discriminator_width": 2,
@@ -52,16 +54,19 @@ def records():
     return np.packbits(sprites.render(factors), axis=-1).reshape(180, 512)
 
 
-def load(name, source, directory, log=print, sharding=None, seed=0, painting=""):
+def load(name, source, directory, log=print, sharding=None, seed=0, painting="", **more):
     """`ibgan_jax.data.load` for one image in 4,096 of dSprites."""
-    data.check(name, source)
+    if not data.has_factors(name):
+        return LOAD(name, source, directory, log, sharding, seed, painting, **more)
+    data.check(name, source, **more)
     variant = variants.make(name, seed, painting)
     if source == "stream":
         from ibgan_jax.data.streaming import open_stream
 
         return open_stream(Path(directory), log, FACTOR_SIZES, records, name, variant, sharding)
     names = sprites.FACTOR_NAMES
-    return ResidentDataset(records(), name, names, FACTOR_SIZES, source, sharding, variant)
+    feed = ResidentFeed(records(), source, sharding)
+    return SpriteDataset(feed, name, names, FACTOR_SIZES, variant, sharding)
 
 
 def shrink(put=setattr):

@@ -1,4 +1,4 @@
-"""Images read from ArrayRecord files as training goes, by Grain, for what does not fit a device."""
+"""dSprites in ArrayRecord files, written once and read as training goes."""
 
 from __future__ import annotations
 
@@ -9,91 +9,25 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ibgan_jax.data import packed, sprites
-from ibgan_jax.data.dataset import PLAIN, Batch, Dataset
-from ibgan_jax.data.order import Order, batch_indices
+from ibgan_jax.data.feed import StreamedFeed
+from ibgan_jax.data.sprite_dataset import PLAIN, SpriteDataset
 from ibgan_jax.data.variants import Variant
 from ibgan_jax.errors import UserError
 
 if TYPE_CHECKING:
     from ibgan_jax.data.dsprites_tfds import DspritesPacked
 
-# Reading a whole dispatch at once is what makes it fast (measured on two cores: 64 records a
-# call 15 k images/s, 3200 a call 113 k), so few threads and a short queue suffice.
-_THREADS = 2
-_PREFETCHED_DISPATCHES = 4
 _BYTES_ON_DISK = 300  # of a record, rounded up from the 220 measured
 _STALE_SECONDS = 3600
-
-
-class StreamedDataset(Dataset):
-    """Images that stay on disk: a batch brings its packed records along."""
-
-    source = "stream"
-
-    def __init__(
-        self,
-        reader: RecordReader,
-        name: str,
-        factor_names: tuple[str, ...],
-        factor_sizes: tuple[int, ...],
-        variant: Variant = PLAIN,
-        sharding: jax.sharding.Sharding | None = None,
-    ) -> None:
-        """`reader` gives the record of each index. Raises ValueError if it holds too few."""
-        super().__init__(name, factor_names, factor_sizes, variant, sharding)
-        if len(reader) != self.size:
-            raise ValueError(f"{len(reader)} records for {self.size} combinations of factors")
-        self._reader = reader
-
-    def lookup(self, indices: ArrayLike) -> Batch:
-        """{"index": int32 [...], "record": uint8 [..., 512]}, read from disk.
-
-        Raises ValueError when an index is outside [0, size).
-        """
-        index = self._checked(indices)
-        records = self._reader.read(index.reshape(-1).tolist())
-        return {"index": index, "record": records.reshape(*index.shape, -1)}
-
-    def _records(self, arrays: dict[str, jax.Array], batch: Batch) -> jax.Array:
-        del arrays
-        return batch["record"]
-
-    def batches(
-        self,
-        orders: Sequence[Order],
-        first_step: int,
-        last_step: int,
-        steps_per_dispatch: int,
-        batch_size: int,
-        part: slice = slice(None),
-    ) -> Iterator[Batch]:
-        """As `Dataset.batches`; threads read ahead while the device works.
-
-        Each element of the Grain pipeline is a whole dispatch and a function of its first step
-        alone, so no iterator state need be saved: `first_step` is the position.
-        """
-        import grain
-
-        def load(step: int) -> Batch:
-            steps = min(steps_per_dispatch, last_step - int(step))
-            return self.lookup(batch_indices(orders, int(step), steps, batch_size)[..., part])
-
-        if first_step >= last_step:
-            return iter(())
-        options = grain.ReadOptions(
-            num_threads=_THREADS, prefetch_buffer_size=_PREFETCHED_DISPATCHES
-        )
-        steps = grain.MapDataset.range(first_step, last_step, steps_per_dispatch)
-        return iter(steps.map(load).to_iter_dataset(options))
 
 
 class RecordReader:
@@ -145,7 +79,7 @@ def open_stream(
     name: str = "dsprites",
     variant: Variant = PLAIN,
     sharding: jax.sharding.Sharding | None = None,
-) -> StreamedDataset:
+) -> SpriteDataset:
     """dSprites from ArrayRecord files under `directory`, which are written on first use.
 
     `records()` gives uint8 [N, 512] to write, by default the rendered set that `packed` keeps in
@@ -178,7 +112,8 @@ def open_stream(
         made = (records or functools.partial(packed.load_packed, directory, log))()
         _prepare(builder(lambda: made), directory, log)
     reader = _open_reader(builder(), factor_sizes)
-    return StreamedDataset(reader, name, sprites.FACTOR_NAMES, factor_sizes, variant, sharding)
+    feed = StreamedFeed(reader)
+    return SpriteDataset(feed, name, sprites.FACTOR_NAMES, factor_sizes, variant, sharding)
 
 
 def _is_prepared(builder: DspritesPacked) -> bool:

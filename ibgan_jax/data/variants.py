@@ -22,7 +22,6 @@ from jax import lax
 from numpy.typing import ArrayLike, NDArray
 
 from ibgan_jax.data import painting as paintings
-from ibgan_jax.errors import UserError
 
 _FACTORS, _NUISANCE = 0, 1  # what a key is for
 
@@ -227,14 +226,10 @@ NAMES = tuple(VARIANTS)
 def make(name: str, seed: int = 0, painting: str = "") -> Variant:
     """The variant called `name` (one of NAMES); `seed` decides all that it draws.
 
-    `painting` is the file behind Scream-dSprites, "" for the generated stand-in. Raises UserError
-    when it cannot be used, or is given for another variant.
+    `painting` is the file behind Scream-dSprites, "" for the generated stand-in; other variants
+    have none. Raises UserError when it cannot be used.
     """
     if VARIANTS[name] is ScreamDsprites:
         pixels, note = paintings.read_painting(painting) if painting else paintings.stand_in()
         return ScreamDsprites(seed, {"painting": pixels}, note)
-    if painting:
-        raise UserError(
-            f"dataset.painting={painting} is only for dataset.name=scream_dsprites, not {name}"
-        )
     return VARIANTS[name](seed)

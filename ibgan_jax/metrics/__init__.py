@@ -2,7 +2,7 @@
 
 from ibgan_jax.metrics.beta_vae import beta_vae_of, beta_vae_score
 from ibgan_jax.metrics.dci import completeness, dci, dci_of, disentanglement
-from ibgan_jax.metrics.encoding import Encoder, FactorDataset
+from ibgan_jax.metrics.encoding import BATCH_SIZE, Encoder, FactorDataset
 from ibgan_jax.metrics.factor_vae import FactorVaeScore, factor_vae_of, factor_vae_score
 from ibgan_jax.metrics.fid import Statistics, fid, frechet_distance, statistics_of
 from ibgan_jax.metrics.gilbo import gilbo
@@ -16,6 +16,7 @@ from ibgan_jax.metrics.suite import METRICS, PROTOCOLS, RANKINGS, evaluate_all
 from ibgan_jax.metrics.udr import udr
 
 __all__ = [
+    "BATCH_SIZE",
     "METRICS",
     "PROTOCOLS",
     "RANKINGS",

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 Records = Sequence[Mapping[str, object]]
 Label = tuple[float, str, str]  # height in data units, text, colour
 
-SCORE_NAMES = {"score/factor_vae": "FactorVAE score", "score/mig": "MIG"}
+SCORE_NAMES = {"score/factor_vae": "FactorVAE score", "score/mig": "MIG", "score/fid": "FID"}
+DISTANCES = ("score/fid",)  # the smaller the better, without an upper end
 SHARE_NAMES = {"kl": "KL", "information": "share"}  # of what single dimensions carry
 SMOOTH_ABOVE = 200  # points; below that a curve is drawn as it is
 
@@ -45,7 +46,7 @@ def best_and_median(records: Records, key: str) -> tuple[int, float, float, floa
     steps, values = series(records, key)
     if not len(values):
         return None
-    best = int(values.argmax())
+    best = int(values.argmin() if key in DISTANCES else values.argmax())
     return int(steps[best]), float(values[best]), float(np.median(values)), float(values[-1])
 
 
@@ -63,7 +64,7 @@ def convergence_figure(
       path: the PNG to write.
       records: of `metrics.jsonl`, with any of `bounds/upper`, `bounds/lower`, `{share}/0` ..
         (nats) and `score_key`.
-      score_key: the score of the lower panel, such as "score/factor_vae", in [0, 1].
+      score_key: the score of the lower panel, one of SCORE_NAMES.
       dims: how many `{share}/i` there are.
       share: the tag of what single dimensions carry, one of SHARE_NAMES.
       symbol: the letter of a dimension.
@@ -83,7 +84,6 @@ def convergence_figure(
         end_labels(upper, labels)
         name = SCORE_NAMES.get(score_key, score_key)
         lower.set_title(name)
-        lower.set_ylim(0, 1.02)
         lower.set_xlabel("iteration")
         _draw_score(upper, lower, records, score_key)
         step_axis(lower, records)
@@ -172,11 +172,13 @@ def _draw_score(upper: Axes, lower: Axes, records: Records, key: str) -> None:
     for axes in (upper, lower):
         axes.axvline(best_step, color=INK, linewidth=1.0, linestyle=(0, (4, 3)), zorder=2)
     lower.plot([best_step], [best], color=ACCENT, marker="o", zorder=4, clip_on=False)
+    score_axis(lower, key)
     # Beside the foot of the line, where scores seldom are; on the side that has more room.
     late = best_step > 0.5 * steps[-1]
     lower.annotate(
         f"best {best:.2f} at step {best_step:,}",
         (best_step, 0.06),
+        xycoords=("data", "axes fraction"),
         xytext=(-6 if late else 6, 0),
         textcoords="offset points",
         ha="right" if late else "left",
@@ -224,6 +226,11 @@ def _say_nothing(axes: Axes) -> None:
     axes.text(
         0.5, 0.5, "nothing recorded", transform=axes.transAxes, ha="center", va="center", color=GREY
     )
+
+
+def score_axis(axes: Axes, key: str) -> None:
+    """Makes the y axis show a score's whole scale, from 0; call it when the curves are drawn."""
+    axes.set_ylim(0, None if key in DISTANCES else 1.02)
 
 
 def step_axis(axes: Axes, records: Records) -> None:

@@ -17,6 +17,7 @@ from ibgan_jax.reports.curves import (
     Records,
     best_and_median,
     end_labels,
+    score_axis,
     series,
     step_axis,
 )
@@ -66,8 +67,6 @@ def spread_figure(
         )
         for axes, key in zip(panels, keys, strict=False):
             axes.set_title(titles[key])
-            if key == score_key:
-                axes.set_ylim(0, 1.02)
             _curves(axes, groups, key)
             step_axis(axes, [record for records in runs for record in records])
         panels[-1].set_xlabel("iteration")
@@ -85,6 +84,8 @@ def _curves(axes: Axes, groups: Mapping[str, Sequence[Records]], key: str) -> No
         marker = "o" if len(steps) < 3 else None  # a single point is no line
         axes.plot(steps, means, color=colour, linewidth=1.3, marker=marker, markersize=4)
         labels.append((means[-1], label, colour))
+    if key in SCORE_NAMES:
+        score_axis(axes, key)
     end_labels(axes, labels)
 
 
@@ -131,9 +132,7 @@ def sweep_figure(
         for axes, (title, lines) in zip(drawn, panels, strict=False):
             axes.set_title(title)
             axes.set_xlabel(name)
-            if title.startswith(score_name):
-                axes.set_ylim(0, 1.02)
-            _against(axes, values, lines)
+            _against(axes, values, lines, score_key if title.startswith(score_name) else "")
         for axes in drawn[len(panels) :]:
             axes.set_visible(False)
 
@@ -142,7 +141,7 @@ def _medians(runs: Sequence[Records], key: str) -> list[float]:
     return [float(np.median(series(records, key)[1])) for records in runs]
 
 
-def _against(axes: Axes, values: np.ndarray, lines: Mapping[str, Sequence]) -> None:
+def _against(axes: Axes, values: np.ndarray, lines: Mapping[str, Sequence], score_key: str) -> None:
     labels: list[Label] = []
     for name, columns in lines.items():
         colour = OF_SCORES.get(name, PALETTE[0])
@@ -153,5 +152,7 @@ def _against(axes: Axes, values: np.ndarray, lines: Mapping[str, Sequence]) -> N
             elinewidth=0.8, capsize=2,
         )  # fmt: skip
         labels.append((float(means[-1]), name, colour))
+    if score_key:
+        score_axis(axes, score_key)
     if len(lines) > 1:
         end_labels(axes, labels)

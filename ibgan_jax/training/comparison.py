@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ibgan_jax import reports
+from ibgan_jax import distributed, reports
 from ibgan_jax.errors import UserError
 from ibgan_jax.reports import table
 from ibgan_jax.training import evaluation, selection
@@ -55,8 +55,8 @@ def evaluate(
         cannot use, or scores that do not belong in one table.
     """
     recorded = [workdir.must_exist() for workdir in workdirs]
-    ranked_by, names = selection.split(names, len(workdirs))
     datasets = [record["config"]["dataset"]["name"] for record in recorded]
+    ranked_by, names = selection.split(names, datasets)
     evaluation.check_metrics(names, datasets, classifier)
     left = []
     for workdir, record in zip(workdirs, recorded, strict=True):
@@ -118,7 +118,8 @@ def _entry(workdir: Workdir) -> table.Entry:
 
 
 def _write(rows: Sequence[table.Row], home: Path, log: Log) -> None:
-    table.write(rows, home)
+    if distributed.is_main_process():
+        table.write(rows, home)
     log(table.markdown(rows))
     log(f"table: {home / 'table.md'}, .csv and .json")
 
@@ -129,6 +130,8 @@ def report(workdir: Workdir, log: Log = print) -> None:
     Raises:
       UserError: the folder is no study, or none of its runs is scored.
     """
+    if not distributed.is_main_process():
+        return
     if not workdir.study.exists():
         raise UserError(f"{workdir.path} holds no study: there is no {workdir.study.name} in it")
     found = find([workdir.path])
@@ -172,7 +175,7 @@ def _members(entries: Sequence[table.Entry]) -> list[list]:
     for entry in entries:
         scores, name = entry.scores, entry.path.name
         numbers = [scores["training"].get(key) for key in table.TRAINING.values()]
-        numbers.append(scores["factor_vae"]["value"])
+        numbers.append(scores.get("factor_vae", {}).get("value"))
         shown = ["-" if number is None else f"{number:.3f}" for number in numbers]
         step = f"{scores['run']['checkpoint_step']:,}"
         lines.append([(name, f"{name}/report.html"), step, *shown])

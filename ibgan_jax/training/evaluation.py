@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from ibgan_jax import metrics, reports
+from ibgan_jax import data, distributed, metrics, reports
 from ibgan_jax.errors import UserError
 from ibgan_jax.metrics import factor_classifier
 from ibgan_jax.models.base import ByPlayer, Hparams, Model
@@ -22,22 +22,37 @@ from ibgan_jax.training.state import TrainState
 from ibgan_jax.training.telemetry import read_metrics
 from ibgan_jax.training.workdir import Workdir
 
-SCORE = "score/factor_vae"
+SCORE, DISTANCE = "score/factor_vae", "score/fid"
 # The same votes at every evaluation of every run, so that curves compare; `evaluate` draws others,
 # so that a checkpoint chosen by its score is not judged by the votes that chose it.
 TRAINING_KEY, EVALUATION_KEY = 0, 1
 BOUND_DRAWS, BOUND_BATCH = 10_000, 1_000
+ACTIVE_VARIANCE = 0.05
 # What takes minutes (dci by boosted trees, beta_vae) is for those who ask for it.
 METRICS = ("factor_vae", "mig", "dci:linear", "sap", "modularity")
 # What is measured of the generator, not of codes, and its protocols; these take minutes.
 OF_GENERATOR = {"fid": ("factor_net",), "gilbo": ("conv_encoder",)}
 
 
-def score(run: Run, variables: ByPlayer, key: int) -> metrics.Score:
-    """The FactorVAE score (`id_gan`) of the representation."""
-    return metrics.factor_vae_score(
-        lambda images: run.represent(variables, images), run.dataset, jax.random.key(key)
+def goal(run: Run) -> str:
+    """The tag of what tells a better checkpoint from a worse one."""
+    return SCORE if data.has_factors(run.dataset.name) else DISTANCE
+
+
+def score(run: Run, variables: ByPlayer) -> tuple[dict[str, float], float | None]:
+    """What training records at an evaluation, and the number whose highest value is the best.
+
+    It is the FactorVAE score (`id_gan`) of the representation where the factors are known.
+    """
+    if not data.has_factors(run.dataset.name):
+        return {}, None
+    found = metrics.factor_vae_score(
+        lambda images: run.represent(variables, images),
+        run.dataset,
+        jax.random.key(TRAINING_KEY),
+        batch_size=metrics.BATCH_SIZE * run.mesh.size,
     )
+    return {SCORE: found.value, "score/active_dimensions": len(found.active)}, found.value
 
 
 def bounds(run: Run, state: TrainState, key: int) -> dict[str, Any]:
@@ -49,7 +64,7 @@ def bounds(run: Run, state: TrainState, key: int) -> dict[str, Any]:
     indices = some(run.dataset.size, BOUND_DRAWS).reshape(-1, BOUND_BATCH)
     keys = jax.random.split(jax.random.key(key), len(indices))
     parts = [
-        _bounds(run.model, state.variables, k, examples(run, batch), hparams)
+        _bounds(run.model, state.variables, k, run.dataset.examples(batch), hparams)
         for k, batch in zip(keys, indices, strict=True)
     ]
     mean = jax.tree.map(lambda *x: np.mean(np.stack(x), axis=0), *map(jax.device_get, parts))
@@ -73,33 +88,37 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores one checkpoint (the newest, or `step`) and writes scores.json.
 
-    `names` are METRIC or METRIC:PROTOCOL, by default METRICS; `classifier` is the folder of the
-    network behind FID.
+    `names` are METRIC or METRIC:PROTOCOL, by default METRICS where the factors are known;
+    `classifier` is the folder of the network behind FID.
 
     Raises:
       UserError: there is no such checkpoint, metric or classifier, or a data set has no factors to
         score by.
     """
-    names = METRICS if names is None else names
+    names = default_metrics([run.dataset.name]) if names is None else names
     check_metrics(names, [run.dataset.name], classifier)
     state, step = restore(run, workdir, step, log)
     variables = state.variables
     posterior = getattr(run.model, "posterior", None)
     of_generator = [name for name in names if name.partition(":")[0] in OF_GENERATOR]
-    found = metrics.evaluate_all(
-        lambda images: run.represent(variables, images),
-        run.dataset,
-        jax.random.key(EVALUATION_KEY),
-        [name for name in names if name not in of_generator],
-        posterior_of=posterior and jax.jit(lambda images: posterior(variables, images)),
-    )
+    of_codes = [name for name in names if name not in of_generator]
+    found = {}
+    if of_codes:
+        found = metrics.evaluate_all(
+            lambda images: run.represent(variables, images),
+            run.dataset,
+            jax.random.key(EVALUATION_KEY),
+            of_codes,
+            batch_size=metrics.BATCH_SIZE * run.mesh.size,
+            posterior_of=posterior and jax.jit(lambda images: posterior(variables, images)),
+        )
     for name in of_generator:
         found[name] = _of_generator(name.partition(":")[0], run, variables, classifier)
     information = bounds(run, state, EVALUATION_KEY)
     common = {"protocol": "mean of draws", "draws": BOUND_DRAWS, "checkpoint_step": step}
     active = {
-        "value": len(found["factor_vae"].active),
-        "protocol": "variance of the code over the data set of 0.05 or more",
+        "value": _active(run, variables, found.get("factor_vae")),
+        "protocol": f"variance of the code over the data set of {ACTIVE_VARIANCE} or more",
         "checkpoint_step": step,
     }
     config = run.config
@@ -107,11 +126,26 @@ def evaluate(
         **{name: {**score.as_dict(), "checkpoint_step": step} for name, score in found.items()},
         "active_dimensions": active,
         **{name: {"value": x, "unit": "nats", **common} for name, x in information.items()},
-        "training": history(workdir),
+        "training": history(run, workdir),
         "run": {"model": config.model, "seed": config.seed, "checkpoint_step": step},
     }
     workdir.write_json(workdir.scores, scores)
+    distributed.wait_for_all("scores are written")
     return scores
+
+
+def _active(run: Run, variables: ByPlayer, scored: metrics.Score | None) -> int:
+    """How many dimensions vary with the images; the FactorVAE score has counted them."""
+    if scored is not None:
+        return len(scored.active)
+    batches = some(run.dataset.size, BOUND_DRAWS).reshape(-1, metrics.BATCH_SIZE)
+    codes = [np.asarray(run.represent(variables, run.dataset.examples(b))) for b in batches]
+    return int(np.sum(np.var(np.concatenate(codes), axis=0) >= ACTIVE_VARIANCE))
+
+
+def default_metrics(datasets: Sequence[str]) -> tuple[str, ...]:
+    """What runs on these data sets are scored by, unless told otherwise."""
+    return METRICS if all(data.has_factors(name) for name in datasets) else ()
 
 
 def check_metrics(
@@ -120,8 +154,9 @@ def check_metrics(
     """Finds out now what would stop an evaluation later.
 
     Raises:
-      UserError: a name is no METRIC or METRIC:PROTOCOL, factor_vae is not among them, or FID is but
-        its classifier is not there or has learned another data set than one of `datasets`.
+      UserError: a name is no METRIC or METRIC:PROTOCOL, or asks for factors that one of `datasets`
+        does not have; factor_vae is not among them where all have; or FID is but its classifier is
+        not there or has learned another data set than one of `datasets`.
     """
     protocols = {**metrics.PROTOCOLS, **OF_GENERATOR, **metrics.RANKINGS}
     for name in names:
@@ -131,7 +166,14 @@ def check_metrics(
         if protocol and protocol not in protocols[metric]:
             known = ", ".join(protocols[metric])
             raise UserError(f"unknown protocol {protocol!r} of {metric}; choose one of: {known}")
-    if "factor_vae" not in names:
+    unlabelled = [name for name in datasets if not data.has_factors(name)]
+    for name in names:
+        if unlabelled and name.partition(":")[0] not in OF_GENERATOR:
+            raise UserError(
+                f"{unlabelled[0]} has no ground-truth factors to score {name} by; "
+                f"choose from: {', '.join(OF_GENERATOR)}"
+            )
+    if "factor_vae" not in names and not unlabelled:
         raise UserError("the metrics must include factor_vae, by which checkpoints are compared")
     if any(name.partition(":")[0] == "fid" for name in names):
         if classifier is None:
@@ -160,9 +202,9 @@ def _of_generator(
     return metrics.fid(features_of, run.dataset, generate, key, record=record)
 
 
-def history(workdir: Workdir) -> dict[str, Any]:
+def history(run: Run, workdir: Workdir) -> dict[str, Any]:
     """Best, median and last score over the checkpoints that training scored itself."""
-    found = reports.best_and_median(read_metrics(workdir.metrics), SCORE)
+    found = reports.best_and_median(read_metrics(workdir.metrics), goal(run))
     if found is None:
         return {}
     best_step, best, median, last = found
@@ -187,24 +229,21 @@ def restore(
     return found[0], found[1]
 
 
-def progress_images(run: Run, state: TrainState, folder: Path) -> dict[str, np.ndarray]:
-    """Sample and traversal pictures uint8 [H, W, C], also written as PNGs into `folder`."""
+def progress_images(run: Run, state: TrainState) -> dict[str, np.ndarray]:
+    """Sample and traversal pictures uint8 [H, W, C]."""
     shares = _shares(run, state)
-    pictures = {
+    return {
         "samples": reports.tile(reports.samples(run.generate, state.variables, run.model), 8),
         "traversals": reports.traversal_image(
             reports.traversals(run.generate, state.variables, shares)[0]
         ),
     }
-    for name, picture in pictures.items():
-        reports.save_png(folder / f"{name}-{int(state.step):08d}.png", picture)
-    return pictures
 
 
 def _shares(run: Run, state: TrainState) -> np.ndarray:
     """The nats [d] that each dimension carries, from one batch."""
     hparams = run.model.schedule(run.hparams, state.step)
-    images = examples(run, some(run.dataset.size, BOUND_BATCH))
+    images = run.dataset.examples(some(run.dataset.size, BOUND_BATCH))
     key = jax.random.key(TRAINING_KEY)
     return np.asarray(_share_only(run.model, state.variables, key, images, hparams))
 
@@ -230,8 +269,3 @@ def current_scores(run: Run, workdir: Workdir, step: int | None, log: Callable) 
 def some(size: int, count: int) -> np.ndarray:
     """The same `count` of `size` examples every time, none twice if there are enough."""
     return np.random.default_rng(0).choice(size, count, replace=count > size)
-
-
-def examples(run: Run, indices: np.ndarray) -> jax.Array:
-    """The training images [B, H, W, C] at `indices` [B]."""
-    return run.dataset.images(run.dataset.factors_of(indices))

@@ -67,10 +67,12 @@ def train_together(runs: Sequence[tuple[ConfigDict, Workdir]], log: Log = print)
         if recorded is not None and Checkpoints(workdir.checkpoints).steps():
             configs.check_same(recorded["config"], config, workdir.path)
     for _, workdir in runs:
-        workdir.create()
+        if distributed.is_main_process():
+            workdir.create()
     run = build(runs[0][0], log, len(runs))
     for config, workdir in runs:
         workdir.write_json(workdir.config, {"config": config.to_dict(), **environment()})
+    distributed.wait_for_all("configs are written")
     members = [Member(run.of(config), workdir, log) for config, workdir in runs]
     programs = Programs(run)
     size = programs.fitting(len(members), log)
@@ -151,6 +153,7 @@ class _Training:
     ) -> None:
         self._members, self._states, self._programs = members, states, programs
         self._stop, self._log = stop, log
+        self._any = distributed.AnyProcess()
         self._first = members[0].step
         self._run = members[0].run
         self._said: set[Member] = set()
@@ -177,13 +180,12 @@ class _Training:
                     return
 
     def _batches(self, steps: int) -> Iterator[Any]:
-        """What the data set yields for all members; those of one seed share their order."""
+        """What the data set yields for members fed here; those of one seed share their order."""
         run, train = self._run, self._run.config.train
         images = train.batch_size * run.model.batches
-        seeds = [member.run.config.seed for member in self._members]
+        seeds = [self._members[place].run.config.seed for place in self._population.fed]
         orders = {seed: Order(run.dataset.size, seed) for seed in seeds}
-        part = distributed.process_part(images)
-        chosen = [orders[seed] for seed in seeds]
+        chosen, part = [orders[seed] for seed in seeds], self._population.batch_part
         return run.dataset.batches(chosen, self._first, train.steps, steps, images, part)
 
     @property
@@ -193,7 +195,7 @@ class _Training:
     def _at(self, step: int) -> bool:
         """Does what is due at `step`: logging, evaluation, checkpoint, stop. Whether to go on."""
         train = self._run.config.train
-        last, stopping = step == train.steps, self._stop()
+        last, stopping = step == train.steps, self._any(self._stop())
         self._progress.at(step)
         logged = last or step % train.log_every == 0
         scored = last or step % train.evaluate_every == 0

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ibgan_jax import distributed, reports
 from ibgan_jax.errors import UserError
 from ibgan_jax.training import evaluation
 from ibgan_jax.training.checkpoint import Checkpoints
@@ -75,9 +76,10 @@ class Member:
         return state
 
     def open(self) -> None:
-        """Gets ready to be written to."""
-        self.workdir.diverged.unlink(missing_ok=True)
-        self._telemetry = Telemetry(self.workdir.path, first_step=self.step, log=self._log)
+        """Gets ready to be written to, by one of several processes."""
+        if distributed.is_main_process():
+            self.workdir.diverged.unlink(missing_ok=True)
+            self._telemetry = Telemetry(self.workdir.path, first_step=self.step, log=self._log)
 
     def wait(self) -> None:
         """Returns when what was saved is on disk."""
@@ -110,7 +112,8 @@ class Member:
 
     def log(self, step: int, means: Mapping[str, float], rate: float) -> None:
         """Writes the record of a log point."""
-        self._telemetry.write(step, {**means, "steps_per_second": rate})
+        if self._telemetry is not None:
+            self._telemetry.write(step, {**means, "steps_per_second": rate})
 
     def save(self, step: int, state: TrainState, scored: bool) -> None:
         """Saves `state`, and before that scores and draws it if it is to be `scored`.
@@ -131,12 +134,15 @@ class Member:
                 f"cannot save a checkpoint in {self.workdir.checkpoints} ({error.strerror})"
             ) from error
 
-    def _evaluate(self, step: int, state: TrainState) -> float:
-        score = evaluation.score(self.run, state.variables, evaluation.TRAINING_KEY)
-        pictures = evaluation.progress_images(self.run, state, self.workdir.figures / "progress")
-        record = {evaluation.SCORE: score.value, "score/active_dimensions": len(score.active)}
-        self._telemetry.write(step, record, pictures)
-        return score.value
+    def _evaluate(self, step: int, state: TrainState) -> float | None:
+        record, score = evaluation.score(self.run, state.variables)
+        pictures = evaluation.progress_images(self.run, state)
+        if self._telemetry is not None:
+            folder = self.workdir.figures / "progress"
+            for name, picture in pictures.items():
+                reports.save_png(folder / f"{name}-{step:08d}.png", picture)
+            self._telemetry.write(step, record, pictures)
+        return score
 
     def _stop(self, reason: str, step: int) -> None:
         self.diverged = DivergedError(

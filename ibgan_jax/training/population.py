@@ -34,7 +34,7 @@ class Program:
     Attributes:
       mesh: as wide as the members allow.
       together: n, the others take turns.
-      steps: K.
+      steps: K. batch_size: images a step.
       compiled: (state [n], arrays, batches [n, K], hparams [n]) -> (state, metrics [n, K]).
       arrays: what the data set keeps on the device.
       state_bytes: of one member. work_bytes: what a dispatch needs besides states.
@@ -43,6 +43,7 @@ class Program:
     mesh: Mesh
     together: int
     steps: int
+    batch_size: int
     compiled: Callable
     arrays: dict[str, jax.Array]
     state_bytes: int
@@ -95,14 +96,16 @@ class Programs:
         arrays = run.dataset.arrays
         with jax.default_matmul_precision(distributed.PRECISIONS[run.config.train.precision]):
             compiled = (
-                make_train_steps(run.model, run.dataset.decode, sharding)
+                make_train_steps(
+                    run.model, run.dataset.decode, sharding, distributed.replicated(mesh)
+                )
                 .lower(state, arrays, batch, jax.tree.map(stacked, run.hparams))
                 .compile()
             )
         memory = compiled.memory_analysis()
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) // together
         work = memory.temp_size_in_bytes
-        return Program(mesh, together, steps, compiled, arrays, size, work)
+        return Program(mesh, together, steps, images, compiled, arrays, size, work)
 
     def fitting(self, members: int, log: Callable[[str], Any] = print) -> int:
         """How many of the members train at a time; says what memory they need.
@@ -167,19 +170,33 @@ class Population:
             self._hparams.append(distributed.stack(program.mesh, *hparams[some]))
             self._states.append(distributed.stack(program.mesh, *states[: program.together]))
             del states[: program.together]
+        # Which of a turn's members this process feeds.
+        images = program.batch_size
+        self._part = distributed.process_part(program.mesh, program.together, images)
         self._before: Any = None
         self._metrics: list[list[dict[str, jax.Array]]] = [[] for _ in self._turns]
 
     @property
-    def steps(self) -> int:
-        """K, the steps that `advance` takes."""
-        return self._program.steps
+    def fed(self) -> list[int]:
+        """The members that this process feeds, in turn."""
+        inside = range(self._program.together)[self._part.members]
+        return [first + place for first in self._turns for place in inside]
+
+    @property
+    def batch_part(self) -> slice:
+        """Its share of each of their batches."""
+        return self._part.batch
 
     def advance(self, batches: Any) -> None:
-        """Dispatches K steps of every member; `batches` are on the host, [P, K, B, ...]."""
+        """Dispatches K steps of every member.
+
+        `batches` are on the host, [F, K, B, ...] for the F members that are `fed` and the
+        `batch_part` of theirs.
+        """
         program = self._program
-        for turn, first in enumerate(self._turns):
-            some = slice(first, first + program.together)
+        share = len(self.fed) // len(self._turns)
+        for turn in range(len(self._turns)):
+            some = slice(turn * share, (turn + 1) * share)
             part = jax.tree.map(lambda x, some=some: x[some], batches)
             batch = distributed.put_batch(program.mesh, part)
             self._states[turn], metrics = program.compiled(

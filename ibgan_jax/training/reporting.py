@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ibgan_jax import reports
+from ibgan_jax import distributed, reports
 from ibgan_jax.training import evaluation
 from ibgan_jax.training.run import Run
 from ibgan_jax.training.telemetry import read_metrics
@@ -17,6 +17,12 @@ from ibgan_jax.training.workdir import Workdir
 MATRICES = {
     "votes": ("factor_vae", "votes", "dimension that varied least", "dimension"),
     "information": ("mig", "mutual_information", "dimension and what it tells, nats", "factor"),
+}
+HEADLINES = {
+    "factor_vae": "FactorVAE score, fresh votes",
+    "fid": "FID",
+    "mig": "MIG",
+    "sap": "SAP",
 }
 INFORMATION = {"lower_bound": "I_L", "upper_bound": "I_U", "elbo": "ELBO"}  # on the page's cards
 
@@ -45,7 +51,13 @@ def report(
     nats = np.asarray(scores[model.share]["value"])
     images, order = reports.traversals(run.generate, variables, nats)
     names = [f"{model.symbol}{i}" for i in range(len(nats))]
-    reals = np.asarray(evaluation.examples(run, evaluation.some(run.dataset.size, 64)))
+    reals = np.asarray(run.dataset.examples(evaluation.some(run.dataset.size, 64)))
+    samples = reports.samples(run.generate, variables, model)
+    pairs = reports.reconstructions(
+        run.generate, run.represent, variables, reals[: 3 * reports.ROW]
+    )
+    if not distributed.is_main_process():
+        return  # what follows is drawn of arrays that are here
     reports.traversal_figure(
         folder / "traversals.png",
         images,
@@ -54,15 +66,16 @@ def report(
         [names[i] for i in order],
         reports.SHARE_NAMES[model.share],
     )
-    samples = reports.samples(run.generate, variables, model)
-    pairs = reports.reconstructions(
-        run.generate, run.represent, variables, reals[: 3 * reports.ROW]
-    )
     reports.save_png(folder / "samples.png", reports.tile(samples, 8), 2)
     reports.save_png(folder / "real.png", reports.tile(reals, 8), 2)
     reports.save_png(folder / "reconstructions.png", reports.tile(pairs, reports.ROW), 2)
     reports.convergence_figure(
-        folder / "convergence.png", records, evaluation.SCORE, len(nats), model.share, model.symbol
+        folder / "convergence.png",
+        records,
+        evaluation.goal(run),
+        len(nats),
+        model.share,
+        model.symbol,
     )
     reports.curves_figure(folder / "curves.png", records, _curves(records))
     for name, (metric, matrix, xlabel, by) in MATRICES.items():
@@ -96,7 +109,11 @@ def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], step: int) -
     training = scores["training"]
     best = f"{training['best']:.3f} at {training['best_step']:,}" if training else "none"
     summary = [
-        ("FactorVAE score, fresh votes", scores["factor_vae"]["value"]),
+        *(
+            (label, f"{scores[name]['value']:.3f}")
+            for name, label in HEADLINES.items()
+            if name in scores
+        ),
         ("best in training", best),
         ("median in training", training.get("median", "none")),
         ("last in training", training.get("last", "none")),
@@ -104,11 +121,6 @@ def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], step: int) -
         *(
             (f"{label}, nats", f"{scores[name]['value']:.2f}")
             for name, label in INFORMATION.items()
-            if name in scores
-        ),
-        *(
-            (name.upper(), f"{scores[name]['value']:.3f}")
-            for name in ("mig", "sap")
             if name in scores
         ),
         ("active dimensions", scores["active_dimensions"]["value"]),

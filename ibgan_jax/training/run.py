@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -40,16 +40,17 @@ class Run:
 
     def state_template(self) -> TrainState:
         """The state's shapes, dtypes and shardings, without making it."""
-        shapes = jax.eval_shape(partial(_create, self.model), self._seed, self.hparams)
         sharding = distributed.replicated(self.mesh)
+        create = partial(_creator(sharding), self.model)
+        shapes = jax.eval_shape(create, self._seed, self.hparams)
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
         )
 
     def create_state(self) -> TrainState:
         """The state before the first step, on the mesh."""
-        state = _create(self.model, self._seed, self.hparams)
-        return jax.device_put(state, distributed.replicated(self.mesh))
+        create = _creator(distributed.replicated(self.mesh))
+        return create(self.model, self._seed, self.hparams)
 
     @property
     def _seed(self) -> np.ndarray:
@@ -58,33 +59,38 @@ class Run:
     @property
     def represent(self) -> Callable[[ByPlayer, jax.Array], jax.Array]:
         """Jitted (variables, images) -> codes."""
-        return partial(_represent, self.model)
+        return partial(_represent, self.model, distributed.Spread(self.mesh))
 
     @property
     def generate(self) -> Callable[[ByPlayer, jax.Array], jax.Array]:
         """Jitted (variables, codes) -> images."""
-        return partial(_generate, self.model)
+        return partial(_generate, self.model, distributed.Spread(self.mesh))
 
 
 # The model is hashed by its settings: runs of equal models share what is compiled.
-@partial(jax.jit, static_argnums=0)
-def _create(model: Model, seed: jax.Array, hparams: Hparams) -> TrainState:
-    return states.create(model, seed, hparams)
+@functools.cache
+def _creator(sharding: jax.sharding.Sharding) -> Callable[..., TrainState]:
+    return jax.jit(states.create, static_argnums=0, out_shardings=sharding)
 
 
-@partial(jax.jit, static_argnums=0)
-def _represent(model: Model, variables: ByPlayer, images: jax.Array) -> jax.Array:
-    return model.represent(variables, images)
+# Each device takes its share of a batch, and all have the result.
+@partial(jax.jit, static_argnums=(0, 1))
+def _represent(
+    model: Model, spread: distributed.Spread, variables: ByPlayer, images: jax.Array
+) -> jax.Array:
+    return spread.gather(model.represent(variables, spread.share(images)))
 
 
-@partial(jax.jit, static_argnums=0)
-def _generate(model: Model, variables: ByPlayer, codes: jax.Array) -> jax.Array:
-    return model.generate(variables, codes)
+@partial(jax.jit, static_argnums=(0, 1))
+def _generate(
+    model: Model, spread: distributed.Spread, variables: ByPlayer, codes: jax.Array
+) -> jax.Array:
+    return spread.gather(model.generate(variables, spread.share(codes)))
 
 
 def _hparams(config: ConfigDict, mesh: Mesh) -> Hparams:
-    sharding = distributed.replicated(mesh)
-    return {k: jax.device_put(jnp.float32(x), sharding) for k, x in config.hparams.items()}
+    numbers = {key: np.float32(x) for key, x in config.hparams.items()}
+    return distributed.place(numbers, distributed.replicated(mesh))
 
 
 def build(config: ConfigDict, log: Callable[[str], Any] = print, members: int = 1) -> Run:
@@ -107,6 +113,8 @@ def build(config: ConfigDict, log: Callable[[str], Any] = print, members: int = 
         sharding=distributed.replicated(mesh),
         seed=config.dataset.seed,
         painting=config.dataset.painting,
+        resolution=config.dataset.resolution,
+        mirror=config.dataset.mirror,
     )
     model = configs.make_model(config, channels=dataset.image_shape[-1], dataset_size=dataset.size)
     return Run(config, model, dataset, mesh, _hparams(config, mesh))

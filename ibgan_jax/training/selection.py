@@ -24,16 +24,19 @@ UDR_IMAGES = 2_000
 CENTRALITY_LIMIT = 32
 
 
-def split(names: Sequence[str] | None, count: int) -> tuple[list[str], list[str]]:
+def split(names: Sequence[str] | None, datasets: Sequence[str]) -> tuple[list[str], list[str]]:
     """(what ranks runs, what scores each) of METRIC or METRIC:PROTOCOL; None is the default.
+
+    `datasets` names each run's.
 
     Raises:
       UserError: a ranking is asked for of a single run.
     """
     if names is None:
-        return (list(metrics.RANKINGS) if count > 1 else []), list(evaluation.METRICS)
+        ranked = list(metrics.RANKINGS) if len(datasets) > 1 else []
+        return ranked, list(evaluation.default_metrics(datasets))
     ranked = [name for name in names if name.partition(":")[0] in metrics.RANKINGS]
-    if ranked and count < 2:
+    if ranked and len(datasets) < 2:
         raise UserError(f"{ranked[0]} compares runs with each other; name two or more")
     return ranked, [name for name in names if name not in ranked]
 
@@ -83,7 +86,7 @@ def _udr(
     indices = evaluation.some(run.dataset.size, UDR_IMAGES).reshape(-1, BATCH_SIZE)
     codes = np.stack(
         [
-            np.concatenate([run.represent(v, evaluation.examples(run, i)) for i in indices])
+            np.concatenate([run.represent(v, run.dataset.examples(i)) for i in indices])
             for v in variables
         ]
     )

@@ -38,7 +38,8 @@ def train_step(
 def make_train_steps(
     model: Model,
     decode: Callable[[Any, Any], jax.Array],
-    sharding: jax.sharding.Sharding | None = None,
+    state_sharding: jax.sharding.Sharding | None = None,
+    metrics_sharding: jax.sharding.Sharding | None = None,
 ) -> Callable:
     """K steps of n members in one dispatch.
 
@@ -46,7 +47,7 @@ def make_train_steps(
     leading axis of every leaf is the members'. `batches` has leaves [n, K, B, ...] as the dataset's
     `batches` yields them, `arrays` is what the dataset keeps on the device, and
     `decode(arrays, batch)` gives images [B, H, W, C]. The state is donated; results are placed by
-    `sharding`.
+    the shardings.
     """
 
     def one(state: TrainState, arrays: Any, batches: Any, hparams: Hparams) -> tuple:
@@ -63,4 +64,4 @@ def make_train_steps(
             state, arrays, batches, hparams
         )
 
-    return jax.jit(steps, donate_argnums=0, out_shardings=sharding)
+    return jax.jit(steps, donate_argnums=0, out_shardings=(state_sharding, metrics_sharding))

@@ -12,7 +12,8 @@ from typing import Any
 
 import jax
 
-from ibgan_jax import __version__
+from ibgan_jax import __version__, distributed
+from ibgan_jax import config as configs
 from ibgan_jax.errors import UserError
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -45,16 +46,17 @@ class Workdir:
             ) from error
 
     def recorded(self) -> dict[str, Any] | None:
-        """The content of config.json; None when there is none.
+        """The content of config.json, its config `completed`; None when there is none.
 
         Raises:
           UserError: it is damaged.
         """
         try:
-            return json.loads(self.config.read_text())
+            record = json.loads(self.config.read_text())
+            return {**record, "config": configs.completed(record["config"])}
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, UnicodeDecodeError, NotADirectoryError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, NotADirectoryError) as error:
             raise UserError(
                 f"{self.config} cannot be read ({error}); restore or remove it"
             ) from error
@@ -71,7 +73,9 @@ class Workdir:
         return recorded
 
     def write_json(self, path: Path, content: Any) -> None:
-        """Atomic: a reader sees the old file or the new one."""
+        """Atomic: a reader sees the old file or the new one. Of several processes one writes."""
+        if not distributed.is_main_process():
+            return
         temporary = path.with_name(f".{path.name}.tmp")
         with open(temporary, "w") as file:
             json.dump(content, file, indent=2)

@@ -1,0 +1,66 @@
+"""One process of a job, for test_processes.py: 20 steps of the small run, or what it restores.
+
+python member.py COORDINATOR PROCESSES PROCESS train|restore WORKDIR [WORKDIR ...]
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import tiny
+
+STEPS = 20
+
+
+def train(workdir):
+    """Trains, saves, and returns the loss of G of every step and the digest of the state."""
+    from ibgan_jax.data.order import Order
+    from ibgan_jax.training.member import Member
+    from ibgan_jax.training.population import Population, Programs
+    from ibgan_jax.training.run import build
+    from ibgan_jax.training.workdir import Workdir
+
+    config = tiny.config(train_steps=STEPS)
+    run = build(config, log=lambda line: None)
+    member = Member(run, Workdir(workdir), print)
+    program = Programs(run).of(1, 0)
+    population = Population(program, [member.resume()], [run.hparams])
+    images = config.train.batch_size * run.model.batches
+    orders = [Order(run.dataset.size, 0) for _ in population.fed]
+    part = population.batch_part
+    for batch in run.dataset.batches(orders, 0, STEPS, program.steps, images, part):
+        population.advance(batch)
+    losses = population.fetch()[0]["loss/generator"]
+    state = population.state(0)
+    member.save(STEPS, state, scored=False)
+    member.close()
+    return {"losses": losses.tolist(), "state": digest(state)}
+
+
+def restore(workdirs):
+    """The digests of the states that are saved in `workdirs`."""
+    from ibgan_jax.training import evaluation
+    from ibgan_jax.training.run import build
+    from ibgan_jax.training.workdir import Workdir
+
+    run = build(tiny.config(train_steps=STEPS), log=lambda line: None)
+    found = [evaluation.restore(run, Workdir(Path(w)), STEPS, print)[0] for w in workdirs]
+    return [digest(state) for state in found]
+
+
+def digest(state):
+    content = [value for _, value in sorted(tiny.raw(state).items())]
+    return hashlib.sha256(b"".join(data for _, _, data in content)).hexdigest()
+
+
+if __name__ == "__main__":
+    from ibgan_jax import job
+
+    coordinator, processes, process, work, *workdirs = sys.argv[1:]
+    if int(processes) > 1:
+        job.start(coordinator, int(processes), int(process))
+    tiny.shrink()
+    done = train(Path(workdirs[0])) if work == "train" else restore(workdirs)
+    print(json.dumps(done))
+    job.end()
