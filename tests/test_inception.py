@@ -1,5 +1,8 @@
 """Inception V3 for FID: layer by layer and as a whole against PyTorch, and its file of weights."""
 
+import hashlib
+import json
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -132,3 +135,84 @@ def test_fid_is_that_of_pytorchs_features(theirs, ours):
     ]
     wanted = their_fid(*(x.astype(np.float64) for x in features))
     assert abs(score.value / wanted - 1) < 1e-3
+
+
+# --------------------------------------------------------------------------- the file of weights
+
+
+def refusal(path, **options):
+    with pytest.raises(UserError) as caught:
+        inception.load(path, **options)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_record_says_which_weights(path, ours):
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert ours[1]["protocol"] == "inception"
+    assert ours[1]["sha256"] == digest
+    assert inception.load(path, digest)[1] == ours[1]
+    json.dumps(ours[1])
+
+
+def test_only_the_published_file_is_taken_by_default(path):
+    message = refusal(path)
+    assert inception.PUBLISHED_SHA256 in message
+    assert "github.com/mseitzer/pytorch-fid/releases" in message
+    # The published name holds the first digits of the hash, as torch.hub checks it.
+    assert inception.PUBLISHED_SHA256[:8] in inception.PUBLISHED
+
+
+def test_a_file_that_is_not_there_or_no_file(tmp_path):
+    assert "No such file" in refusal(tmp_path / "none.pth")
+    assert "published at" in refusal(tmp_path)
+
+
+def test_a_file_too_large(path, monkeypatch):
+    monkeypatch.setattr(inception, "LARGEST", 1000)
+    assert "too many" in refusal(path, sha256=None)
+
+
+@pytest.fixture(scope="module")
+def wanted():
+    net = network.Inception()
+    return jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+
+
+def test_all_weights_are_used_but_the_classes_and_counts(theirs, wanted):
+    state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+    assert len(state) == 566  # as the published file has
+    found = inception.variables_of(state, wanted, "x.pth")
+    sizes = sum(leaf.size for leaf in jax.tree.leaves(found))
+    unused = [n for n in state if n.startswith("fc.") or n.endswith("num_batches_tracked")]
+    assert sizes == sum(x.size for x in state.values()) - sum(state[n].size for n in unused)
+    for name in unused:
+        del state[name]
+    inception.variables_of(state, wanted, "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("Mixed_6c.branch7x7_2.conv.weight", None, "lacks Mixed_6c.branch7x7_2.conv.weight"),
+        ("Mixed_7c.branch_pool.bn.running_var", None, "lacks Mixed_7c.branch_pool.bn.running_var"),
+        ("Conv2d_1a_3x3.bn.bias", lambda x: x[:31], r"float32 \[31\], not float32 \[32\]"),
+        ("Conv2d_1a_3x3.conv.weight", lambda x: x.transpose(2, 3, 1, 0), "not float32"),
+        ("Conv2d_1a_3x3.conv.weight", lambda x: x.reshape(-1), "not float32"),
+        ("Mixed_5b.branch1x1.bn.weight", lambda x: x.astype(np.float64), "is float64"),
+        ("AuxLogits.conv0.conv.weight", lambda x: np.zeros(3), "holds 'AuxLogits"),
+        ("num_batches_tracked", lambda x: np.zeros(3), "holds 'num_batches"),
+        ("other.num_batches_tracked", lambda x: np.zeros(3), "holds 'other"),
+    ],
+)
+def test_weights_of_another_network(theirs, wanted, name, change, said):
+    state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+    if change is None:
+        del state[name]
+    else:
+        state[name] = change(state.get(name))
+    with pytest.raises(UserError, match=said) as caught:
+        inception.variables_of(state, wanted, "x.pth")
+    assert str(caught.value).startswith("x.pth is not of this network: ")
+    assert "\n" not in str(caught.value)

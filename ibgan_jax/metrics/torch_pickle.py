@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
 
@@ -66,12 +66,7 @@ def run(file: BytesIO) -> Any:
     stack: list[Any] = []
     marks: list[list[Any]] = []
     memo: dict[int, Any] = {}
-    for done, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if done >= MAX_OPCODES:
-            raise ValueError(f"its pickle has more than {MAX_OPCODES} operations")
-        name = opcode.name
-        if name == "STOP":
-            break
+    for name, argument in _operations(file):
         if name in _LITERALS:
             stack.append(argument)
         elif name in _MAKERS:
@@ -92,10 +87,25 @@ def run(file: BytesIO) -> Any:
             count, function = _OF_STACK[name]
             arguments = [stack.pop() for _ in range(count)][::-1]
             stack.append(function(*arguments))
-        elif name != "PROTO":
+    if len(stack) != 1 or marks:
+        raise ValueError(f"its pickle makes {len(stack)} things, not one")
+    return stack[0]
+
+
+def _operations(file: BytesIO) -> Iterator[tuple[str, Any]]:
+    """(name, argument) of each operation up to STOP; what is not known is not even taken in."""
+    for _ in range(MAX_OPCODES):
+        code = file.read(1).decode("latin-1")
+        if not code:
+            raise ValueError("it is cut: its pickle has no end")
+        name = _NAMES.get(code, repr(code))
+        if name == "STOP":
+            return
+        if name not in _KNOWN:
             raise ValueError(f"its pickle has the operation {name}, which weights do not need")
-    (made,) = stack
-    return made
+        read = _KNOWN[name]
+        yield name, read.reader(file) if read else None
+    raise ValueError(f"its pickle has more than {MAX_OPCODES} operations")
 
 
 def _expected(value: Any, kind: type) -> Any:
@@ -217,4 +227,13 @@ _OF_STACK: dict[str, tuple[int, Callable[..., Any]]] = {
     "BUILD": (2, _build),
     "BINPERSID": (1, _storage),
     "REDUCE": (2, _reduce),
+}
+
+_NAMES = {code.code: code.name for code in pickletools.opcodes}
+_OTHERS = {"PROTO", "GLOBAL", "MARK", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}
+# How each known operation's argument is taken from the file.
+_KNOWN = {
+    code.name: code.arg
+    for code in pickletools.opcodes
+    if code.name in _OTHERS.union(_LITERALS, _MAKERS, _OF_MARK, _OF_STACK)
 }
