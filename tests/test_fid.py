@@ -10,7 +10,7 @@ import scipy.linalg
 from factor_codes import FactorsAsImages
 
 from ibgan_jax.errors import UserError
-from ibgan_jax.metrics.fid import fid, frechet_distance
+from ibgan_jax.metrics.fid import _compare, fid, frechet_distance
 from ibgan_jax.metrics.moments import statistics_of
 
 RECORD = {
@@ -147,6 +147,43 @@ def test_the_interval_is_as_wide_as_values_scatter():
     widths = [score.interval[1] - score.interval[0] for score in scores]
     scatter = np.std([score.value for score in scores], ddof=1)
     assert 0.6 < np.mean(widths) / (2 * 1.96 * scatter) < 1.6
+
+
+def test_the_interval_is_the_jackknifes():
+    """By all 20 distances themselves, of features that are far from normal."""
+    rng = np.random.default_rng(0)
+    real, other = rng.exponential(size=(2, 4000, 5)) @ rng.normal(size=(5, 5)) * [[[1]], [[1.3]]]
+    blocks = np.split(other, 20)
+    value, interval, _ = _compare(
+        statistics_of(np.asarray, [real]), [statistics_of(np.asarray, [x]) for x in blocks]
+    )
+
+    def distance(x):
+        return frechet_distance(real.mean(0), np.cov(real.T), x.mean(0), np.cov(x.T))
+
+    without = [distance(np.concatenate(blocks[:b] + blocks[b + 1 :])) for b in range(20)]
+    error = 1.96 * np.sqrt(19 * np.var(without))
+    np.testing.assert_allclose(value, distance(other), rtol=1e-9)
+    np.testing.assert_allclose(interval, (value - error, value + error), rtol=0.01)
+    assert 0.01 < error / value < 0.5
+
+
+def test_dead_features_leave_the_interval_finite():
+    rng = np.random.default_rng(0)
+    real, other = rng.normal(size=(2, 100, 8)) * [1, 2, 0, 0, 3, 0, 0, 0]
+    other[:, 3] = rng.normal(size=100)
+    blocks = [statistics_of(np.asarray, [x]) for x in np.split(other, 20)]
+    value, (low, high), _ = _compare(statistics_of(np.asarray, [real]), blocks)
+    assert 0 <= low < value < high < 10
+
+
+def test_progress_is_said(monkeypatch):
+    monkeypatch.setitem(fid.__globals__, "SECONDS_BETWEEN_LINES", 0)
+    lines = []
+    of(shifted(0.0, 1.0), 100, log=lines.append)
+    real, generated = lines[:2], lines[2:]
+    assert real[-1].startswith("fid: 100 of 100 real images, about 0 min left")
+    assert generated[-1].startswith("fid: 100 of 100 generated images")
 
 
 def test_the_data_itself_is_almost_at_no_distance():

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ Generate = Callable[[jax.Array, int], jax.Array]
 
 COUNT = 50_000
 BLOCKS = 20  # of the jackknife behind the interval
+SECONDS_BETWEEN_LINES = 60
 CLASSIFIER_ENTRIES = ("sha256", "file", "dataset", "accuracy")
 
 
@@ -107,7 +109,8 @@ def fid(
     are about s d (d + 5) / (2 count) apart, so values of different counts do not compare. The
     interval is 1.96 standard errors either way and leaves this bias in. The real images are the
     reference and held fixed; the error is that of a jackknife over 20 blocks of generated ones,
-    whose covariance part is linearised: 20 distances of 2,048 features would take minutes.
+    whose covariance part is linearised: 20 distances of 2,048 features would take minutes. Their
+    sums lie in memory, 0.7 GB of them for 2,048 features, however many images there are.
 
     Args:
       features_of, record: the classifier, as `inception.load` or `factor_classifier.load` gives.
@@ -130,17 +133,19 @@ def fid(
             f"{2 * BLOCKS} of each are the least"
         )
     words = np.asarray(jax.random.key_data(key)).ravel()
-    real = _of_dataset(
-        features_of, dataset, words, min(count, dataset.size), batch_size, record, cache, log
+    # In ascending order, as files are read fastest.
+    drawn = np.random.default_rng(words).choice(
+        dataset.size, min(count, dataset.size), replace=False
     )
+    real = _of_dataset(features_of, dataset, np.sort(drawn), batch_size, record, words, cache, log)
+    progress = _Progress("generated", count, log)
 
     def generated(block: np.ndarray) -> Iterator[jax.Array]:
-        for start in range(0, len(block), batch_size):
-            part = block[start : start + batch_size]
+        for part in _batches(block, batch_size):
             yield generate(jax.random.fold_in(key, int(part[0])), len(part))
 
     blocks = [
-        statistics_of(features_of, generated(block))
+        statistics_of(features_of, progress.along(generated(block)))
         for block in np.array_split(np.arange(count), BLOCKS)
     ]
     value, interval, details = _compare(real, blocks)
@@ -162,26 +167,50 @@ def fid(
     )
 
 
+class _Progress:
+    """Says once a minute how many images are done: 50,000 take hours on a CPU."""
+
+    def __init__(self, kind: str, total: int, log: Callable[[str], Any]) -> None:
+        self._kind, self._total, self._log = kind, total, log
+        self._started = self._said = time.monotonic()
+        self._done = 0
+
+    def along(self, batches: Iterable[jax.Array]) -> Iterator[jax.Array]:
+        """The batches, counted as they go by."""
+        for images in batches:
+            yield images
+            self._done += len(images)
+            now = time.monotonic()
+            if now - self._said >= SECONDS_BETWEEN_LINES:
+                left = (now - self._started) * (self._total / self._done - 1)
+                done = f"{self._done:,} of {self._total:,} {self._kind} images"
+                self._log(f"fid: {done}, about {left / 60:.0f} min left")
+                self._said = now
+
+
+def _batches(indices: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(indices), batch_size):
+        yield indices[start : start + batch_size]
+
+
 def _of_dataset(
     features_of: FeaturesOf,
     dataset: ImageDataset,
-    words: np.ndarray,
-    count: int,
+    drawn: np.ndarray,
     batch_size: int,
     record: Mapping[str, Any],
+    words: np.ndarray,
     cache: Path | None,
     log: Callable[[str], Any],
 ) -> Statistics:
-    """Of `count` of its images, drawn by `words`, kept in the folder `cache`."""
-    # In ascending order, as files are read fastest.
-    drawn = np.sort(np.random.default_rng(words).choice(dataset.size, count, replace=False))
+    """Of the examples at `drawn` [N], which follow from `words`; kept in the folder `cache`."""
 
-    def batches() -> Iterator[jax.Array]:
-        for start in range(0, count, batch_size):
-            yield dataset.examples(drawn[start : start + batch_size])
+    def make() -> Statistics:
+        batches = map(dataset.examples, _batches(drawn, batch_size))
+        return statistics_of(features_of, _Progress("real", len(drawn), log).along(batches))
 
     if cache is None:
-        return statistics_of(features_of, batches())
+        return make()
     # Names alone do not tell apart what a seed, a painting or a folder of files made.
     first = np.asarray(dataset.examples(drawn[:batch_size]))
     identity = getattr(dataset, "identity", None)
@@ -193,10 +222,10 @@ def _of_dataset(
         "first_images": hashlib.sha256(first.tobytes()).hexdigest(),
         "protocol": record["protocol"],
         "classifier": record["sha256"],
-        "count": count,
+        "count": len(drawn),
         "key": words.tolist(),
     }
-    return kept(cache, about, lambda: statistics_of(features_of, batches()), log)
+    return kept(cache, about, make, log)
 
 
 def _compare(
