@@ -24,6 +24,7 @@ def path(monkeypatch, tmp_path):
         ("", "", "factor_net"),
         ("weights.pth", "", "inception"),
         ("missing.pth", "", "inception"),
+        ("missing", "", "factor_net"),
         ("", "inception", "inception"),
         ("weights.pth", "factor_net", "factor_net"),
     ],

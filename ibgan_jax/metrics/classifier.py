@@ -28,7 +28,8 @@ def load(
 ) -> tuple[Callable[[jax.Array], jax.Array], dict[str, Any]]:
     """(features_of: images [B, H, W, C] in [-1, 1] -> features [B, d], the record).
 
-    Without a `protocol` a file is Inception's weights, and a folder holds a factor classifier.
+    Without a `protocol`, a file or whatever is named .pth is Inception's weights, and everything
+    else a factor classifier's folder.
 
     Raises:
       UserError: there is no path, such a protocol or classifier, or it has learned another data set
@@ -43,7 +44,8 @@ def load(
         raise UserError(
             f"fid needs --classifier=PATH, the network whose features it compares: {known}"
         )
-    guessed = factor_classifier.PROTOCOL if path.is_dir() else inception.PROTOCOL
+    of_inception = path.is_file() or path.suffix == ".pth"
+    guessed = inception.PROTOCOL if of_inception else factor_classifier.PROTOCOL
     features_of, record = LOADERS[protocol or guessed](path)
     learned = record.get("dataset", dataset)
     if dataset and learned != dataset:
