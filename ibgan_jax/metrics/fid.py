@@ -31,7 +31,8 @@ Generate = Callable[[jax.Array, int], jax.Array]
 COUNT = 50_000
 BLOCKS = 20  # of the jackknife behind the interval
 SECONDS_BETWEEN_LINES = 60
-CLASSIFIER_ENTRIES = ("sha256", "file", "dataset", "accuracy")
+# Of the record, what a score's settings repeat: values compare where these are equal.
+CLASSIFIER_ENTRIES = ("sha256", "resized", "dataset", "accuracy")
 
 
 class ImageDataset(Protocol):

@@ -21,6 +21,7 @@ PUBLISHED = "pt_inception-2015-12-05-6726825d.pth"
 # Its first eight digits stand in the name; the whole is what others who pinned the file recorded.
 PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 WHERE = f"github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{PUBLISHED}"
+RESIZED = "299 x 299, bilinear, align_corners=False, not antialiased"
 LARGEST = 1 << 30  # bytes; the published file has 95,628,359
 
 # Flax's names of what each layer holds -> PyTorch's.
@@ -63,7 +64,7 @@ def load(
     wanted = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     variables = jax.device_put(variables_of(read_state_dict(content, str(path)), wanted, str(path)))
     apply = jax.jit(net.apply)
-    record = {"protocol": PROTOCOL, "file": path.name, "sha256": found, "network": "Inception V3"}
+    record = {"protocol": PROTOCOL, "sha256": found, "file": path.name, "resized": RESIZED}
     return lambda images: apply(variables, images), record
 
 
