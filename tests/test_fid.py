@@ -10,9 +10,16 @@ import scipy.linalg
 from factor_codes import FactorsAsImages
 
 from ibgan_jax.errors import UserError
-from ibgan_jax.metrics.fid import fid, frechet_distance, statistics_of
+from ibgan_jax.metrics.fid import _compare, fid, frechet_distance
+from ibgan_jax.metrics.moments import statistics_of
 
-RECORD = {"sha256": "0" * 64, "dataset": "factors", "accuracy": {"x": 0.9}, "seed": 3}
+RECORD = {
+    "protocol": "factor_net",
+    "sha256": "0" * 64,
+    "dataset": "factors",
+    "accuracy": {"x": 0.9},
+    "seed": 3,
+}
 KEY = jax.random.key(4)
 
 
@@ -74,12 +81,13 @@ def test_shapes_that_do_not_fit():
         frechet_distance(np.zeros(3), np.eye(3), np.zeros(2), np.eye(2))
 
 
-def test_streaming_statistics_are_numpys():
+@pytest.mark.parametrize("rows_at_once", [1, 101, 1000])
+def test_streaming_statistics_are_numpys(rows_at_once):
     """Far from 0 and in batches of unequal sizes, where sums of squares would lose all digits."""
     rng = np.random.default_rng(0)
     features = (1e4 + rng.normal(size=(500, 4)) @ rng.normal(size=(4, 4))).astype(np.float32)
     batches = iter(np.split(features, [1, 100, 103, 390]))
-    found = statistics_of(jnp.asarray, batches)
+    found = statistics_of(jnp.asarray, batches, rows_at_once)
     exact = features.astype(np.float64)
     assert found.count == 500
     np.testing.assert_allclose(found.mean, exact.mean(axis=0), rtol=1e-12)
@@ -96,6 +104,13 @@ def test_features_that_cannot_be_used():
 
 class NormalImages(FactorsAsImages):
     """Images [B, 1, 1, 2] that are normal numbers of their factors."""
+
+    @property
+    def size(self):
+        return int(np.prod(self.factor_sizes))
+
+    def examples(self, indices):
+        return self.images(np.stack(np.unravel_index(indices, self.factor_sizes), axis=-1))
 
     def images(self, factors):
         self.batches.append(np.array(factors))
@@ -134,6 +149,43 @@ def test_the_interval_is_as_wide_as_values_scatter():
     assert 0.6 < np.mean(widths) / (2 * 1.96 * scatter) < 1.6
 
 
+def test_the_interval_is_the_jackknifes():
+    """By all 20 distances themselves, of features that are far from normal."""
+    rng = np.random.default_rng(0)
+    real, other = rng.exponential(size=(2, 4000, 5)) @ rng.normal(size=(5, 5)) * [[[1]], [[1.3]]]
+    blocks = np.split(other, 20)
+    value, interval, _ = _compare(
+        statistics_of(np.asarray, [real]), [statistics_of(np.asarray, [x]) for x in blocks]
+    )
+
+    def distance(x):
+        return frechet_distance(real.mean(0), np.cov(real.T), x.mean(0), np.cov(x.T))
+
+    without = [distance(np.concatenate(blocks[:b] + blocks[b + 1 :])) for b in range(20)]
+    error = 1.96 * np.sqrt(19 * np.var(without))
+    np.testing.assert_allclose(value, distance(other), rtol=1e-9)
+    np.testing.assert_allclose(interval, (value - error, value + error), rtol=0.01)
+    assert 0.01 < error / value < 0.5
+
+
+def test_dead_features_leave_the_interval_finite():
+    rng = np.random.default_rng(0)
+    real, other = rng.normal(size=(2, 100, 8)) * [1, 2, 0, 0, 3, 0, 0, 0]
+    other[:, 3] = rng.normal(size=100)
+    blocks = [statistics_of(np.asarray, [x]) for x in np.split(other, 20)]
+    value, (low, high), _ = _compare(statistics_of(np.asarray, [real]), blocks)
+    assert 0 <= low < value < high < 10
+
+
+def test_progress_is_said(monkeypatch):
+    monkeypatch.setitem(fid.__globals__, "SECONDS_BETWEEN_LINES", 0)
+    lines = []
+    of(shifted(0.0, 1.0), 100, log=lines.append)
+    real, generated = lines[:2], lines[2:]
+    assert real[-1].startswith("fid: 100 of 100 real images, about 0 min left")
+    assert generated[-1].startswith("fid: 100 of 100 generated images")
+
+
 def test_the_data_itself_is_almost_at_no_distance():
     score = of(shifted(0.0, 1.0))
     assert 0 <= score.interval[0] <= score.value <= score.interval[1] < 0.01
@@ -168,11 +220,19 @@ def test_the_record_of_a_score():
         "factors",
     )
     classifier = {name: RECORD[name] for name in ("sha256", "dataset", "accuracy")}
-    assert score["settings"] == {"images": 100, "features": 2, "classifier": classifier}
+    settings = {"images": 100, "real_images": 100, "features": 2, "classifier": classifier}
+    assert score["settings"] == settings
     assert score["key"] == jax.random.key_data(KEY).tolist()
 
 
-@pytest.mark.parametrize("count", [39, 61])
-def test_more_images_than_there_are_or_too_few(count):
-    with pytest.raises(UserError, match="from 40 to 60"):
-        of(shifted(0.0, 1.0), count, dataset=NormalImages((3, 4, 5)))
+def test_all_real_images_are_taken_where_there_are_fewer():
+    dataset = NormalImages((3, 4, 5))
+    score = of(shifted(0.0, 1.0), 61, dataset=dataset)
+    assert (score.settings["images"], score.settings["real_images"]) == (61, 60)
+    assert len(np.unique(np.concatenate(dataset.batches), axis=0)) == 60
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(39, (3, 4, 5)), (100, (3, 13))])
+def test_too_few_images(count, sizes):
+    with pytest.raises(UserError, match=f"{count} images against {np.prod(sizes)}.* 40 of each"):
+        of(shifted(0.0, 1.0), count, dataset=NormalImages(sizes))

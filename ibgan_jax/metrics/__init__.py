@@ -4,11 +4,12 @@ from ibgan_jax.metrics.beta_vae import beta_vae_of, beta_vae_score
 from ibgan_jax.metrics.dci import completeness, dci, dci_of, disentanglement
 from ibgan_jax.metrics.encoding import BATCH_SIZE, Encoder, FactorDataset
 from ibgan_jax.metrics.factor_vae import FactorVaeScore, factor_vae_of, factor_vae_score
-from ibgan_jax.metrics.fid import Statistics, fid, frechet_distance, statistics_of
+from ibgan_jax.metrics.fid import fid, frechet_distance
 from ibgan_jax.metrics.gilbo import gilbo
 from ibgan_jax.metrics.mig import mig, mig_of, posterior_mig_of
 from ibgan_jax.metrics.model_centrality import model_centrality
 from ibgan_jax.metrics.modularity import modularity, modularity_of
+from ibgan_jax.metrics.moments import Statistics, statistics_of
 from ibgan_jax.metrics.sap import sap, sap_of
 from ibgan_jax.metrics.score import Result, Score
 from ibgan_jax.metrics.selection import Selection, rank_correlation

@@ -37,6 +37,7 @@ from ibgan_jax.networks.factor_net import FactorNet
 
 Log = Callable[[str], Any]
 
+PROTOCOL = "factor_net"
 WEIGHTS, RECORD = "weights.npz", "record.json"
 HELD_OUT = 10_000  # images that training never sees, a tenth of the data set at most
 STEPS_PER_DISPATCH = 50
@@ -226,6 +227,8 @@ def _write(folder: Path, name: str, content: bytes) -> None:
 def load(path: str | Path) -> tuple[Callable[[jax.Array], jax.Array], dict[str, Any]]:
     """(features_of: images [B, H, W, C] in [-1, 1] -> features [B, width], the record) of a folder.
 
+    The record has FID's `protocol` beside what `save` wrote.
+
     Raises:
       UserError: a file is missing or damaged; later, the images are not of the network's shape.
     """
@@ -257,7 +260,7 @@ def load(path: str | Path) -> tuple[Callable[[jax.Array], jax.Array], dict[str, 
             raise UserError(f"{folder} is for images {shape}; got {np.shape(images)[1:]}")
         return apply(params, images)
 
-    return features_of, record
+    return features_of, {"protocol": PROTOCOL, **record}
 
 
 class _Parser(argparse.ArgumentParser):
