@@ -3,7 +3,7 @@
 python launch.py --config=configs/dsprites.py[:MODEL] [--workdir=DIR] [--config.KEY=VALUE ...]
     [--config.population.KEY="(VALUE,VALUE)" ...]
 python launch.py --mode=evaluate --workdir=DIR [DIR ...] [--step=N] [--metrics=NAME,NAME]
-    [--classifier=DIR]
+    [--classifier=PATH]
 python launch.py --mode=report --workdir=DIR [--step=N]
 python launch.py --mode=prepare --config=configs/NAME.py --archives=PATH
 
@@ -66,7 +66,7 @@ def _read(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
     flags.DEFINE_string("workdir", None, "runs/NAME-MODEL-seedS unless given", flag_values=values)
     flags.DEFINE_string("mode", "train", ", ".join(MODES), flag_values=values)
     flags.DEFINE_list("metrics", None, "METRIC or METRIC:PROTOCOL, ...", flag_values=values)
-    flags.DEFINE_string("classifier", None, "the folder of FID's network", flag_values=values)
+    flags.DEFINE_string("classifier", None, "FID's network: a folder or a .pth", flag_values=values)
     flags.DEFINE_integer("step", None, "the checkpoint to score or draw", flag_values=values)
     flags.DEFINE_string("archives", None, "what a data set is prepared from", flag_values=values)
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=values)

@@ -17,10 +17,21 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 # What may differ when a run is taken up again: how long it is and where its data lie.
-FREE_KEYS = ("train.steps", "dataset.dir")
+FREE_KEYS = ("train.steps", "dataset.dir", "fid.classifier")
 # Static settings of a model that are facts of its data set: a run fills them in.
 FACTS = ("channels", "dataset_size")
-KEYS = ("name", "seed", "model", "network", "dataset", "train", "hparams", "grid", "population")
+KEYS = (
+    "name",
+    "seed",
+    "model",
+    "network",
+    "dataset",
+    "train",
+    "hparams",
+    "grid",
+    "population",
+    "fid",
+)
 _PERIODS = ("log_every", "evaluate_every", "checkpoint_every")
 
 
@@ -61,6 +72,8 @@ def base(name: str, model: str) -> ConfigDict:
             **made.recipe,
         }
     )
+    # While training: the period in steps (0: never), whose features, of how many images.
+    config.fid = ConfigDict({"every": 0, "classifier": "", "images": 50_000})
     config.hparams = ConfigDict(dict(made.hparams))
     config.grid = ConfigDict({name: tuple(values) for name, values in made.grid.items()})
     empty = {"seeds": (), **dict.fromkeys(made.hparams, ())}
@@ -128,6 +141,7 @@ def check(config: ConfigDict) -> None:
     for key, seed in (("seed", config.seed), ("dataset.seed", config.dataset.seed)):
         if not 0 <= seed < 2**32:
             raise UserError(f"{key}={seed} must be between 0 and 2**32 - 1")
+    _check_fid(config)
     for key, value in config.hparams.items():
         if not math.isfinite(value) or value < 0:
             raise UserError(f"hparams.{key}={value} must be a finite number, 0 or more")
@@ -138,6 +152,14 @@ def check(config: ConfigDict) -> None:
             check(member)
         except UserError as error:
             raise UserError(f"{named} makes a member that cannot be: {error}") from error
+
+
+def _check_fid(config: ConfigDict) -> None:
+    every, period = config.fid.every, config.train.evaluate_every
+    if every < 0 or every % period:
+        raise UserError(f"fid.every={every} must be 0 or a multiple of evaluate_every, {period}")
+    if every and not config.fid.classifier:
+        raise UserError("fid.every needs fid.classifier=PATH, as --classifier in the README")
 
 
 def members(config: ConfigDict) -> list[tuple[str, ConfigDict]]:

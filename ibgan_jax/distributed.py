@@ -238,6 +238,17 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def shared_out(function: Callable[[Any], jax.Array], batch: jax.Array) -> Any:
+    """`function` of a batch [B, ...] that every process has: each its share, and all the result."""
+    count = processes()
+    if count == 1 or len(batch) % count:
+        return function(batch if count == 1 else np.asarray(batch))
+    from jax.experimental import multihost_utils
+
+    share = np.split(np.asarray(batch), count)[jax.process_index()]
+    return multihost_utils.process_allgather(np.asarray(function(share)), tiled=True)
+
+
 class AnyProcess:
     """Whether any process wants something, known in all of them one call later.
 

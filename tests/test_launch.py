@@ -63,7 +63,7 @@ def write_run(path, **changed):
         (["--config"], ["--config"]),
         (
             [CONFIG, "--config.nothing=1"],
-            ["'nothing'", "dataset, grid, hparams, model, name"],
+            ["'nothing'", "dataset, fid, grid, hparams, model, name"],
         ),
         (
             [CONFIG, "--config.train.step=5"],

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 import pytest
 
-from ibgan_jax import data
 from ibgan_jax.data import sprites, variants
 from ibgan_jax.data.feed import ResidentFeed
 from ibgan_jax.data.order import Order

@@ -182,7 +182,7 @@ def test_mistakes_are_one_line(tmp_path, finished, capsys):
     assert "udr compares runs with each other" in said("--mode=evaluate", alone, finished)
     assert "must include factor_vae" in said("--mode=evaluate", "--metrics=mig", finished)
     fid = "--metrics=factor_vae,fid"
-    assert "fid needs --classifier=DIR" in said("--mode=evaluate", fid, finished)
+    assert "fid needs --classifier=PATH" in said("--mode=evaluate", fid, finished)
     nowhere = f"--classifier={tmp_path / 'empty'}"
     assert "holds no classifier" in said("--mode=evaluate", fid, nowhere, finished)
     bare = Workdir(tmp_path / "bare")
@@ -199,7 +199,8 @@ def test_fid_and_gilbo_are_scored_beside_the_codes(tmp_path, finished, small, mo
     params, record = factor_classifier.train(run.dataset, settings, quiet)
     factor_classifier.save(tmp_path / "net", params, record)
     shutil.copytree(finished, tmp_path / "run")
-    monkeypatch.setattr(metrics, "fid", functools.partial(metrics.fid, count=40))
+    whole = metrics.fid
+    monkeypatch.setattr(metrics, "fid", lambda *a, **k: whole(*a, **{**k, "count": 40}))
     monkeypatch.setattr(metrics, "gilbo", functools.partial(metrics.gilbo, steps=2, draws=50))
     arguments = ["--metrics=factor_vae,fid,gilbo", f"--classifier={tmp_path / 'net'}"]
     assert launch.main(["launch.py", "--mode=evaluate", str(tmp_path / "run"), *arguments]) == 0

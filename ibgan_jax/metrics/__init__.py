@@ -4,6 +4,7 @@ from ibgan_jax.metrics.beta_vae import beta_vae_of, beta_vae_score
 from ibgan_jax.metrics.dci import completeness, dci, dci_of, disentanglement
 from ibgan_jax.metrics.encoding import BATCH_SIZE, Encoder, FactorDataset
 from ibgan_jax.metrics.factor_vae import FactorVaeScore, factor_vae_of, factor_vae_score
+from ibgan_jax.metrics.fid import COUNT as FID_IMAGES
 from ibgan_jax.metrics.fid import fid, frechet_distance
 from ibgan_jax.metrics.gilbo import gilbo
 from ibgan_jax.metrics.mig import mig, mig_of, posterior_mig_of
@@ -18,6 +19,7 @@ from ibgan_jax.metrics.udr import udr
 
 __all__ = [
     "BATCH_SIZE",
+    "FID_IMAGES",
     "METRICS",
     "PROTOCOLS",
     "RANKINGS",

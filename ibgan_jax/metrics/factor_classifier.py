@@ -270,11 +270,15 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
+def _labelled() -> list[str]:
+    return [name for name in data.NAMES if data.has_factors(name)]
+
+
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = _Parser(prog=f"python -m {__spec__.name}", allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True, help="folder to be made")
     parser.add_argument("--dir", type=Path, default=Path("data"), help="where the images are kept")
-    parser.add_argument("--dataset", default="dsprites", help=", ".join(data.NAMES))
+    parser.add_argument("--dataset", default="dsprites", help=", ".join(_labelled()))
     parser.add_argument("--source", default="resident", help=", ".join(data.SOURCES))
     for field in dataclasses.fields(Settings):
         parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
@@ -287,6 +291,9 @@ def main(argv: list[str], log: Log = print) -> int:
         given = _parse(argv)
         settings = Settings(*(getattr(given, f.name) for f in dataclasses.fields(Settings)))
         data.check(given.dataset, given.source)
+        if not data.has_factors(given.dataset):
+            known = ", ".join(_labelled())
+            raise UserError(f"--dataset={given.dataset} has no factors to learn; choose {known}")
         _write(given.out, WEIGHTS, b"")  # found out now, not after the training
         dataset = data.load(given.dataset, given.source, given.dir.expanduser(), log=log)
         record = save(given.out, *train(dataset, settings, log))

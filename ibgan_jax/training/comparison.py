@@ -56,7 +56,7 @@ def evaluate(
     """
     recorded = [workdir.must_exist() for workdir in workdirs]
     datasets = [record["config"]["dataset"]["name"] for record in recorded]
-    ranked_by, names = selection.split(names, datasets)
+    ranked_by, names = selection.split(names, datasets, classifier)
     evaluation.check_metrics(names, datasets, classifier)
     left = []
     for workdir, record in zip(workdirs, recorded, strict=True):

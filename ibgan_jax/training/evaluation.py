@@ -10,12 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import Partial
 
 from ibgan_jax import data, distributed, metrics, reports
 from ibgan_jax.errors import UserError
-from ibgan_jax.metrics import factor_classifier
 from ibgan_jax.models.base import ByPlayer, Hparams, Model
+from ibgan_jax.training import generated
 from ibgan_jax.training.checkpoint import Checkpoints
 from ibgan_jax.training.run import Run
 from ibgan_jax.training.state import TrainState
@@ -30,8 +29,6 @@ BOUND_DRAWS, BOUND_BATCH = 10_000, 1_000
 ACTIVE_VARIANCE = 0.05
 # What takes minutes (dci by boosted trees, beta_vae) is for those who ask for it.
 METRICS = ("factor_vae", "mig", "dci:linear", "sap", "modularity")
-# What is measured of the generator, not of codes, and its protocols; these take minutes.
-OF_GENERATOR = {"fid": ("factor_net",), "gilbo": ("conv_encoder",)}
 
 
 def goal(run: Run) -> str:
@@ -39,20 +36,30 @@ def goal(run: Run) -> str:
     return SCORE if data.has_factors(run.dataset.name) else DISTANCE
 
 
-def score(run: Run, variables: ByPlayer) -> tuple[dict[str, float], float | None]:
+def score(
+    run: Run, variables: ByPlayer, step: int, log: Callable[[str], Any]
+) -> tuple[dict[str, float], float | None]:
     """What training records at an evaluation, and the number whose highest value is the best.
 
-    It is the FactorVAE score (`id_gan`) of the representation where the factors are known.
+    It is the FactorVAE score (`id_gan`) of the representation where the factors are known, else
+    FID with its sign turned, at the steps at which the config asks for that.
     """
-    if not data.has_factors(run.dataset.name):
-        return {}, None
-    found = metrics.factor_vae_score(
-        lambda images: run.represent(variables, images),
-        run.dataset,
-        jax.random.key(TRAINING_KEY),
-        batch_size=metrics.BATCH_SIZE * run.mesh.size,
-    )
-    return {SCORE: found.value, "score/active_dimensions": len(found.active)}, found.value
+    record, best = {}, None
+    fid = run.config.fid
+    if fid.every and step % fid.every == 0:
+        path = Path(fid.classifier).expanduser()
+        distance = generated.score("fid", run, variables, TRAINING_KEY, path, log, fid.images)
+        record[DISTANCE], best = distance.value, -distance.value
+    if data.has_factors(run.dataset.name):
+        found = metrics.factor_vae_score(
+            lambda images: run.represent(variables, images),
+            run.dataset,
+            jax.random.key(TRAINING_KEY),
+            batch_size=metrics.BATCH_SIZE * run.mesh.size,
+        )
+        record |= {SCORE: found.value, "score/active_dimensions": len(found.active)}
+        best = found.value
+    return record, best
 
 
 def bounds(run: Run, state: TrainState, key: int) -> dict[str, Any]:
@@ -88,19 +95,21 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores one checkpoint (the newest, or `step`) and writes scores.json.
 
-    `names` are METRIC or METRIC:PROTOCOL, by default METRICS where the factors are known;
-    `classifier` is the folder of the network behind FID.
+    `names` are METRIC or METRIC:PROTOCOL, by default METRICS where the factors are known, else FID
+    if its classifier is; `classifier` is the path of that network, by default the config's.
 
     Raises:
       UserError: there is no such checkpoint, metric or classifier, or a data set has no factors to
         score by.
     """
-    names = default_metrics([run.dataset.name]) if names is None else names
+    if classifier is None and run.config.fid.classifier:
+        classifier = Path(run.config.fid.classifier).expanduser()
+    names = default_metrics([run.dataset.name], classifier) if names is None else names
     check_metrics(names, [run.dataset.name], classifier)
     state, step = restore(run, workdir, step, log)
     variables = state.variables
     posterior = getattr(run.model, "posterior", None)
-    of_generator = [name for name in names if name.partition(":")[0] in OF_GENERATOR]
+    of_generator = [name for name in names if name.partition(":")[0] in generated.METRICS]
     of_codes = [name for name in names if name not in of_generator]
     found = {}
     if of_codes:
@@ -113,7 +122,7 @@ def evaluate(
             posterior_of=posterior and jax.jit(lambda images: posterior(variables, images)),
         )
     for name in of_generator:
-        found[name] = _of_generator(name.partition(":")[0], run, variables, classifier)
+        found[name] = generated.score(name, run, variables, EVALUATION_KEY, classifier, log)
     information = bounds(run, state, EVALUATION_KEY)
     common = {"protocol": "mean of draws", "draws": BOUND_DRAWS, "checkpoint_step": step}
     active = {
@@ -143,9 +152,11 @@ def _active(run: Run, variables: ByPlayer, scored: metrics.Score | None) -> int:
     return int(np.sum(np.var(np.concatenate(codes), axis=0) >= ACTIVE_VARIANCE))
 
 
-def default_metrics(datasets: Sequence[str]) -> tuple[str, ...]:
+def default_metrics(datasets: Sequence[str], classifier: Path | None) -> tuple[str, ...]:
     """What runs on these data sets are scored by, unless told otherwise."""
-    return METRICS if all(data.has_factors(name) for name in datasets) else ()
+    if all(data.has_factors(name) for name in datasets):
+        return METRICS
+    return ("fid",) if classifier else ()
 
 
 def check_metrics(
@@ -158,7 +169,7 @@ def check_metrics(
         does not have; factor_vae is not among them where all have; or FID is but its classifier is
         not there or has learned another data set than one of `datasets`.
     """
-    protocols = {**metrics.PROTOCOLS, **OF_GENERATOR, **metrics.RANKINGS}
+    protocols = {**metrics.PROTOCOLS, **generated.METRICS, **metrics.RANKINGS}
     for name in names:
         metric, _, protocol = name.partition(":")
         if metric not in protocols:
@@ -168,38 +179,14 @@ def check_metrics(
             raise UserError(f"unknown protocol {protocol!r} of {metric}; choose one of: {known}")
     unlabelled = [name for name in datasets if not data.has_factors(name)]
     for name in names:
-        if unlabelled and name.partition(":")[0] not in OF_GENERATOR:
+        if unlabelled and name.partition(":")[0] not in generated.METRICS:
             raise UserError(
                 f"{unlabelled[0]} has no ground-truth factors to score {name} by; "
-                f"choose from: {', '.join(OF_GENERATOR)}"
+                f"choose from: {', '.join(generated.METRICS)}"
             )
     if "factor_vae" not in names and not unlabelled:
         raise UserError("the metrics must include factor_vae, by which checkpoints are compared")
-    if any(name.partition(":")[0] == "fid" for name in names):
-        if classifier is None:
-            raise UserError(
-                "fid needs --classifier=DIR, the network whose features it compares; train one: "
-                f"python -m {factor_classifier.__name__} --out=DIR"
-            )
-        learned = factor_classifier.load(classifier)[1]["dataset"]
-        for dataset in datasets:
-            if dataset != learned:
-                raise UserError(f"{classifier} was trained on {learned}, a run on {dataset}")
-
-
-def _of_generator(
-    metric: str, run: Run, variables: ByPlayer, classifier: Path | None
-) -> metrics.Score:
-    """GILBO or FID of images made of codes ~ N(0, I), which is IB-GAN's m(r) too."""
-    key, dims = jax.random.key(EVALUATION_KEY), run.model.code_dim
-    if metric == "gilbo":
-        return metrics.gilbo(Partial(run.model.generate, variables), dims, key)
-    features_of, record = factor_classifier.load(classifier)
-
-    def generate(key: jax.Array, count: int) -> jax.Array:
-        return run.generate(variables, jax.random.normal(key, (count, dims)))
-
-    return metrics.fid(features_of, run.dataset, generate, key, record=record)
+    generated.check(names, datasets, classifier)
 
 
 def history(run: Run, workdir: Workdir) -> dict[str, Any]:

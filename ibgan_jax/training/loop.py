@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from ibgan_jax import config as configs
 from ibgan_jax import distributed
 from ibgan_jax.data.order import Order
 from ibgan_jax.errors import UserError
-from ibgan_jax.training import reporting
+from ibgan_jax.training import generated, reporting
 from ibgan_jax.training.checkpoint import Checkpoints
 from ibgan_jax.training.member import Log, Member
 from ibgan_jax.training.population import SAVES_AT_ONCE, Population, Programs
@@ -66,9 +67,17 @@ def train_together(runs: Sequence[tuple[ConfigDict, Workdir]], log: Log = print)
         recorded = workdir.recorded()
         if recorded is not None and Checkpoints(workdir.checkpoints).steps():
             configs.check_same(recorded["config"], config, workdir.path)
-    for _, workdir in runs:
-        if distributed.is_main_process():
+    first = runs[0][0]
+    if first.fid.every:
+        generated.check(["fid"], [first.dataset.name], Path(first.fid.classifier).expanduser())
+    with ExitStack() as locks:
+        for _, workdir in runs if distributed.is_main_process() else ():
             workdir.create()
+            locks.enter_context(workdir.locked())
+        _train_all(runs, log)
+
+
+def _train_all(runs: Sequence[tuple[ConfigDict, Workdir]], log: Log) -> None:
     run = build(runs[0][0], log, len(runs))
     for config, workdir in runs:
         workdir.write_json(workdir.config, {"config": config.to_dict(), **environment()})

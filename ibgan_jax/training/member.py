@@ -135,7 +135,7 @@ class Member:
             ) from error
 
     def _evaluate(self, step: int, state: TrainState) -> float | None:
-        record, score = evaluation.score(self.run, state.variables)
+        record, score = evaluation.score(self.run, state.variables, step, self._log)
         pictures = evaluation.progress_images(self.run, state)
         if self._telemetry is not None:
             folder = self.workdir.figures / "progress"

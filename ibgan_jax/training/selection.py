@@ -24,17 +24,19 @@ UDR_IMAGES = 2_000
 CENTRALITY_LIMIT = 32
 
 
-def split(names: Sequence[str] | None, datasets: Sequence[str]) -> tuple[list[str], list[str]]:
+def split(
+    names: Sequence[str] | None, datasets: Sequence[str], classifier: Path | None
+) -> tuple[list[str], list[str]]:
     """(what ranks runs, what scores each) of METRIC or METRIC:PROTOCOL; None is the default.
 
-    `datasets` names each run's.
+    `datasets` names each run's, `classifier` is FID's network if there is one.
 
     Raises:
       UserError: a ranking is asked for of a single run.
     """
     if names is None:
         ranked = list(metrics.RANKINGS) if len(datasets) > 1 else []
-        return ranked, list(evaluation.default_metrics(datasets))
+        return ranked, list(evaluation.default_metrics(datasets, classifier))
     ranked = [name for name in names if name.partition(":")[0] in metrics.RANKINGS]
     if ranked and len(datasets) < 2:
         raise UserError(f"{ranked[0]} compares runs with each other; name two or more")

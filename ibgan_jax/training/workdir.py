@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,25 @@ class Workdir:
             raise UserError(
                 f"cannot write to {self.path} ({error.strerror}); choose another --workdir"
             ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Inside, no other process trains here; a lock ends with its process, however that ends.
+
+        Raises:
+          UserError: another one trains here.
+        """
+        with (self.path / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another process trains in {self.path}; "
+                    "wait for it or choose another --workdir"
+                ) from error
+            except OSError:
+                pass  # a file system that knows no locks
+            yield
 
     def recorded(self) -> dict[str, Any] | None:
         """The content of config.json, its config `completed`; None when there is none.
