@@ -106,7 +106,7 @@ def test_pools_are_pytorchs():
     np.testing.assert_array_equal(network.max_pool(jnp.asarray(x)), largest)
 
 
-def test_features_are_pytorchs(theirs, ours, optimised):
+def test_features_are_pytorchs(theirs, ours):
     images = pictures(3, 2, 1.0)
     wanted = features_of(theirs, images)
     found = np.asarray(ours[0](images))
