@@ -1,0 +1,167 @@
+"""Prepared images, read at random: decoded by threads, each checked against its CRC-32."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ibgan_jax.data import image_sets
+from ibgan_jax.errors import UserError
+
+VERSION = "1.0.0"
+_THREADS = 16
+# Small enough to share well among threads, large enough that reading costs little beside decoding.
+_CHUNK_BYTES = 2**20
+_SAMPLE = 16
+
+
+def home(name: str, directory: Path, resolution: int) -> Path:
+    """Where under `directory` the set lies once it is prepared."""
+    return Path(directory) / "images" / f"{name}-{resolution}" / VERSION
+
+
+def checksum(identity: str, index: int, labels: Sequence[int], png: bytes) -> int:
+    """CRC-32 of a stored image, its labels, its place, and the set that it belongs to."""
+    head = struct.pack(f"<32sq{len(labels)}i", bytes.fromhex(identity), index, *labels)
+    return zlib.crc32(png, zlib.crc32(head))
+
+
+def read_metadata(place: Path) -> dict[str, Any]:
+    """What was noted at preparing. Raises UserError when that is missing or damaged."""
+    with _blamed_on(place):
+        metadata = json.loads((place / "metadata.json").read_bytes())
+        if len(bytes.fromhex(metadata["identity"])) != 32 or not metadata["written"] > 0:
+            raise ValueError("metadata.json is not as it was written")
+        return metadata
+
+
+@contextmanager
+def _blamed_on(place: Path) -> Iterator[None]:
+    """Over missing or damaged files, TFDS, ArrayRecord and Pillow raise almost anything."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{place} is damaged ({reason}); remove that directory and prepare it again"
+        ) from error
+
+
+class ImageReader:
+    """Random access to a prepared set of images; any number of threads may read at once."""
+
+    def __init__(self, place: Path, image_shape: tuple[int, int, int]) -> None:
+        """Opens the files in `place`, the directory of a version, and looks at some images.
+
+        Raises UserError when they are damaged, missing, or not those that were prepared.
+        """
+        import tensorflow_datasets as tfds
+        from PIL import PngImagePlugin
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        metadata = read_metadata(place)
+        self.image_shape = image_shape
+        self.identity: str = metadata["identity"]
+        self.label_names: tuple[str, ...] = tuple(metadata["label_names"])
+        self._place = place
+        # Not Image.open, which asks one format after the other.
+        self._open_png: Callable[[io.BytesIO], Any] = PngImagePlugin.PngImageFile
+        self._mode = "L" if image_shape[2] == 1 else "RGB"
+        # TFDS's own decoding of a whole example costs more than its parsing and the PNG's together.
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        with _blamed_on(place):
+            builder = tfds.builder_from_directory(place)
+            self._source = builder.as_data_source("train", deserialize_method=raw)
+            if len(self._source) != metadata["written"]:
+                raise ValueError(f"{len(self._source)} of {metadata['written']} images")
+        self._parse = tf_example_pb2.Example.FromString
+        size = image_shape[0] * image_shape[1] * image_shape[2]
+        self._chunk = max(1, _CHUNK_BYTES // size)
+        self._pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "images")
+        self.read(np.unique(np.linspace(0, len(self) - 1, _SAMPLE).astype(int)).tolist())
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, indices: list[int]) -> NDArray[np.uint8]:
+        """Images of `indices` (any order, repeats allowed): uint8 [len(indices), H * W * C].
+
+        Raises IndexError for an index outside, UserError when an image is damaged.
+        """
+        self._check(indices)
+        images = np.empty((len(indices), int(np.prod(self.image_shape))), np.uint8)
+
+        def fill(start: int) -> None:
+            chunk = indices[start : start + self._chunk]
+            for row, (png, _) in enumerate(self._examples(chunk), start):
+                images[row] = np.frombuffer(self._decoded(png), np.uint8)
+
+        list(self._pool.map(fill, range(0, len(indices), self._chunk)))
+        return images
+
+    def labels(self, indices: list[int]) -> NDArray[np.int32]:
+        """Labels of `indices`: int32 [len(indices), len(label_names)]. Raises as `read`."""
+        self._check(indices)
+        found: list[Sequence[int]] = []
+        for start in range(0, len(indices), 1024):
+            chunk = indices[start : start + 1024]
+            found += [labels for _, labels in self._examples(chunk)]
+        return np.array(found, np.int32).reshape(len(indices), len(self.label_names))
+
+    def _check(self, indices: Sequence[int]) -> None:
+        if indices and not 0 <= min(indices) <= max(indices) < len(self):
+            raise IndexError(f"an index outside [0, {len(self)})")
+
+    def _examples(self, indices: Sequence[int]) -> Iterator[tuple[bytes, Sequence[int]]]:
+        """(PNG, labels) of each index, as they were written."""
+        with _blamed_on(self._place):
+            for index, raw in zip(indices, self._source.__getitems__(indices), strict=True):
+                features = self._parse(raw).features.feature
+                png = features["image"].bytes_list.value[0]
+                labels = features["labels"].int64_list.value if self.label_names else ()
+                if features["crc"].int64_list.value[0] != checksum(
+                    self.identity, index, labels, png
+                ):
+                    raise ValueError(f"image {index} is not as it was written")
+                yield png, labels
+
+    def _decoded(self, png: bytes) -> bytes:
+        with _blamed_on(self._place):
+            image = self._open_png(io.BytesIO(png))
+            if image.mode != self._mode or image.size != self.image_shape[1::-1]:
+                raise ValueError(f"an image of {image.size} and mode {image.mode}")
+            return image.tobytes()
+
+
+def open_images(name: str, directory: Path, resolution: int) -> ImageReader:
+    """The images of the set `name` prepared under `directory`.
+
+    Raises UserError for an unknown name or resolution, a set that is not prepared (with the command
+    that does it), damaged files, and missing packages.
+    """
+    image_set = image_sets.get(name, resolution)
+    place = home(name, directory, resolution)
+    if not place.is_dir():
+        raise UserError(
+            f"{name} is not prepared at {resolution} pixels in {directory}; first run: python "
+            f"launch.py --mode=prepare --config=configs/{name}.py --archives=PATH"
+        )
+    try:
+        return ImageReader(place, (resolution, resolution, image_set.channels))
+    except ImportError as error:
+        raise UserError(
+            f"{name} needs tensorflow-datasets and array_record ({error}); install them"
+        ) from error
