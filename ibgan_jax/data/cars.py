@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ibgan_jax.data import archives as reading
+from ibgan_jax.data.entry import shown
 from ibgan_jax.data.published import (
     Box,
     ImageSet,
@@ -101,7 +102,7 @@ def _read_boxes(
     except Exception as error:  # SciPy raises many kinds over what is no .mat or another one.
         raise UserError(
             f"{path}: the boxes of {part} are not as published "
-            f"({reading.shown(' '.join(str(error).split()))}); expected is {DEVKIT}"
+            f"({shown(' '.join(str(error).split()))}); expected is {DEVKIT}"
         ) from error
 
 

@@ -16,8 +16,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import NamedTuple
 
-from ibgan_jax.data import archives, image_sets
+from ibgan_jax.data import image_sets
 from ibgan_jax.data.decoding import UnreadableImageError, decode
+from ibgan_jax.data.entry import shown
 from ibgan_jax.data.published import Box
 from ibgan_jax.errors import UserError
 
@@ -68,7 +69,7 @@ def convert(raw: Raw, name: str, resolution: int) -> Converted:
             image = image.crop(_inside(raw.box, image.size))
         image = image_set.crop(image).resize((resolution, resolution), Image.Resampling.LANCZOS)
     except UnreadableImageError as error:
-        return Converted(raw.key, b"", 0, "", archives.shown(str(error)))
+        return Converted(raw.key, b"", 0, "", shown(str(error)))
     file = io.BytesIO()
     image.save(file, "PNG")
     png = file.getvalue()
@@ -121,7 +122,7 @@ def _finished(
     try:
         results = future.result()
     except BrokenProcessPool as error:
-        names = f"{archives.shown(chunk[0].key)} to {archives.shown(chunk[-1].key)}"
+        names = f"{shown(chunk[0].key)} to {shown(chunk[-1].key)}"
         raise UserError(
             f"a process died while it or another decoded {names}: too little memory, or an image "
             "that no program should open; the same command goes on from there"

@@ -10,25 +10,23 @@ import contextlib
 import fcntl
 import hashlib
 import io
-import json
 import os
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ibgan_jax.data import archives as reading
 from ibgan_jax.data import image_records, image_sets, packed
 from ibgan_jax.data.converting import Raw, convert_all
-from ibgan_jax.data.image_parts import Parts, Stored
+from ibgan_jax.data.entry import shown
+from ibgan_jax.data.image_parts import Parts
+from ibgan_jax.data.image_writing import write
 from ibgan_jax.data.published import ImageSet, Source, must_exist
 from ibgan_jax.errors import UserError
 
@@ -39,7 +37,6 @@ MAX_SKIPPED = 0.01
 _HOPELESS = 1000  # after so many, if half cannot be read, the rest is not tried
 _NAMED = 5
 _NAMES_KEPT = 1000
-_SHARD_BYTES = 128 * 2**20  # TFDS holds the examples of one shard in memory
 _ENDS = 2**20
 
 
@@ -104,10 +101,12 @@ def prepare(
             directory=home,
             written=len(parts.images),
             skipped=len(parts.skipped),
-            names=tuple(reading.shown(key) for key, _ in parts.skipped[:_NAMES_KEPT]),
+            names=tuple(shown(key) for key, _ in parts.skipped[:_NAMES_KEPT]),
             left_out=dict(left_out),
         )
-        _write(result, parts, source, image_set, resolution, stamp, log)
+        noted = asdict(result) | {"source": stamp, "recipe": RECIPE}
+        del noted["directory"]
+        write(home, parts, source, image_set, resolution, noted, log)
         parts.remove()
     log(_summary(result))
     return result
@@ -239,7 +238,7 @@ def _raws(
             left_out["boxes smaller than the resolution"] += 1
             return False
         if key in seen:
-            raise UserError(f"{path} holds {reading.shown(key)} again; it is also in {seen[key]}")
+            raise UserError(f"{path} holds {shown(key)} again; it is also in {seen[key]}")
         seen[key] = path
         if len(seen) > len(known):
             return True
@@ -265,94 +264,11 @@ def _check_skipped(parts: Parts, archives: Path, image_set: ImageSet) -> None:
         raise UserError(
             f"{archives} holds no images of {image_set.name}; it is prepared from {expected}"
         )
-    named = ", ".join(f"{reading.shown(key)} ({why})" for key, why in parts.skipped[:_NAMED])
+    named = ", ".join(f"{shown(key)} ({why})" for key, why in parts.skipped[:_NAMED])
     raise UserError(
         f"{skipped:,} of {count:,} images of {archives} cannot be read, more than 1 %: {named}; "
         f"{image_set.name} is prepared from {expected}"
     )
-
-
-def _write(
-    result: Prepared,
-    parts: Parts,
-    source: Source,
-    image_set: ImageSet,
-    resolution: int,
-    stamp: str,
-    log: Log,
-) -> None:
-    """Writes the images of `parts` in the order of their names, into place as a whole."""
-    import tensorflow_datasets as tfds
-
-    from ibgan_jax.data.images_tfds import Images
-
-    images = sorted(parts.images)
-    labels = source.labels([image.key for image in images])
-    identity = _identity(images, labels, image_set, resolution, source.label_names)
-    metadata: dict[str, Any] = {
-        "identity": identity,
-        "source": stamp,
-        "recipe": RECIPE,
-        "written": result.written,
-        "skipped": result.skipped,
-        "names": list(result.names),
-        "left_out": result.left_out,
-        "label_names": list(source.label_names),
-    }
-
-    def shard(first: int, last: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index in range(first, last):
-            png = parts.read(images[index])
-            crc = image_records.checksum(identity, index, labels[index].tolist(), png)
-            example = {"image": png, "index": index, "crc": crc}
-            yield index, example | ({"labels": labels[index]} if labels.shape[1] else {})
-
-    bounds = _bounds([image.size for image in images])
-    builder = Images(
-        name=f"{image_set.name}-{resolution}",
-        about=image_set.about,
-        image_shape=(resolution, resolution, image_set.channels),
-        labels=labels.shape[1],
-        shards=[lambda part=part: shard(*part) for part in bounds],
-        metadata=metadata,
-        data_dir=result.directory.parents[2],
-        file_format="array_record",
-    )
-    log(f"writing {len(images):,} images into {result.directory}")
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    # Nothing is fetched; without this TFDS asks a server whether it has the data set.
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
-    # What TFDS prints speaks of a download.
-    with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(download_config=config)
-
-
-def _identity(
-    images: Sequence[Stored],
-    labels: NDArray[np.int32],
-    image_set: ImageSet,
-    resolution: int,
-    label_names: Sequence[str],
-) -> str:
-    """A digest of all pixels and labels: equal where everything that is learned from is."""
-    what = [image_set.name, resolution, image_set.channels, list(label_names)]
-    digest = hashlib.sha256(json.dumps(what).encode())
-    for image in images:
-        digest.update(bytes.fromhex(image.digest))
-    digest.update(labels.astype("<i4").tobytes())
-    return digest.hexdigest()
-
-
-def _bounds(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """(first, last) of each shard, none above `_SHARD_BYTES` but for the one example it holds."""
-    bounds, first, total = [], 0, 0
-    for index, size in enumerate(sizes):
-        if total + size > _SHARD_BYTES and index > first:
-            bounds.append((first, index))
-            first, total = index, 0
-        total += size
-    return [*bounds, (first, len(sizes))]
 
 
 class _Progress:
