@@ -151,7 +151,8 @@ class ImageReader:
                 png = features["image"].bytes_list.value[0]
                 labels = features["labels"].int64_list.value if self.label_names else ()
                 said = features["crc"].int64_list.value[0]
-                if said != checksum(self._identity, index, labels, png):
+                right = checksum(self._identity, index, labels, png)
+                if said != right or len(labels) != len(self.label_names):
                     raise ValueError(f"image {index} is not as it was written")
                 found.append((png, labels))
         return found
