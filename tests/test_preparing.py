@@ -256,10 +256,10 @@ def test_interrupted_at_any_moment(tmp_path, monkeypatch, moment):
     lines = []
     prepare("folder", path, tmp_path / "data", 16, lines.append, workers=1)
     assert files_of(tmp_path / "data") == files_of(tmp_path / "whole")
+    assert sorted(os.listdir(tmp_path / "data" / "images" / "folder-16")) == [".lock", "1.0.0"]
     taken_up = {"part": 6, "rename": 3, "example": 8, "last file": 8}
     if moment in taken_up:
         assert lines[0] == f"going on after {taken_up[moment]} images that are already converted"
-        assert sorted(os.listdir(tmp_path / "data" / "images" / "folder-16")) == [".lock", "1.0.0"]
 
 
 @pytest.mark.usefixtures("few")
@@ -293,6 +293,25 @@ def test_parts_of_another_source_are_not_taken_up(tmp_path):
             killed_before_writing("folder", path, tmp_path / "data", 16)
     _, images, _ = prepared(tmp_path, "folder", path, 16)
     np.testing.assert_array_equal(images[0], resized(miniature.picture(1, 20, 20), 16))
+
+
+@pytest.mark.usefixtures("few")
+def test_nothing_is_kept_of_a_damaged_archive(tmp_path):
+    files = [(f"{n}.bmp", miniature.encoded(miniature.picture(n, 20, 20), "BMP")) for n in range(8)]
+    path = miniature.write_tar(tmp_path / "a.tgz", files, "w:gz")
+    whole = path.read_bytes()
+    times = path.stat().st_mtime_ns
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 1
+    for content in (bytes(damaged), whole):
+        path.write_bytes(content)
+        os.utime(path, ns=(times, times))  # as a download has its server's
+        if content != whole:
+            with pytest.raises(UserError, match="damaged or cut short"):
+                prepare("folder", path, tmp_path / "data", 16, quiet, workers=1)
+    _, images, _ = prepared(tmp_path, "folder", path, 16)
+    for number, image in enumerate(images):
+        np.testing.assert_array_equal(image, resized(miniature.picture(number, 20, 20), 16))
 
 
 KILLED = """

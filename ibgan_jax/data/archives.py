@@ -46,6 +46,8 @@ def entries(path: Path, wanted: Wanted, left_out: Counter[str]) -> Iterator[Entr
     path = Path(path)
     if path.is_dir():
         return _folder(path, wanted, left_out)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is neither a folder nor a file")
     try:
         with path.open("rb") as file:
             start = file.read(BLOCK)

@@ -19,6 +19,10 @@ ELSEWHERE = "names that lead elsewhere"
 Wanted = Callable[[str], bool]
 
 
+class DamagedArchiveError(UserError):
+    """Nothing that was read from this archive can be trusted."""
+
+
 class Entry(NamedTuple):
     """One file: its bytes, or None and the problem that kept them from being read."""
 
@@ -58,7 +62,7 @@ def blamed_on(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = shown(" ".join(str(error).split()) or type(error).__name__)
-        raise UserError(f"{path} is damaged or cut short ({reason})") from error
+        raise DamagedArchiveError(f"{path} is damaged or cut short ({reason})") from error
 
 
 def check_ratio(path: Path, decompressed: int, compressed: int) -> None:

@@ -20,6 +20,17 @@ from ibgan_jax.data import image_sets
 from ibgan_jax.errors import UserError
 
 VERSION = "1.0.0"
+# What `preparing` notes in metadata.json.
+NOTED = {
+    "identity",
+    "label_names",
+    "left_out",
+    "names",
+    "recipe",
+    "skipped",
+    "source",
+    "written",
+}
 _THREADS = 16
 _CHUNK_BYTES = 16 * 2**20  # of pixels, that a thread reads at once: a read costs more than a record
 _SAMPLE = 16
@@ -58,7 +69,8 @@ def read_metadata(place: Path) -> dict[str, Any]:
     """What was noted at preparing. Raises UserError when that is missing or damaged."""
     with _blamed_on(place):
         metadata = json.loads((place / "metadata.json").read_bytes())
-        if len(bytes.fromhex(metadata["identity"])) != 32 or not metadata["written"] > 0:
+        missing = NOTED - metadata.keys()
+        if missing or len(bytes.fromhex(metadata["identity"])) != 32:
             raise ValueError("metadata.json is not as it was written")
         return metadata
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ibgan_jax.data import archives as reading
 from ibgan_jax.data import image_records, image_sets, packed
 from ibgan_jax.data.converting import Raw, convert_all
-from ibgan_jax.data.entry import shown
+from ibgan_jax.data.entry import DamagedArchiveError, shown
 from ibgan_jax.data.image_parts import Parts
 from ibgan_jax.data.image_writing import write
 from ibgan_jax.data.published import ImageSet, Source, must_exist
@@ -80,7 +80,9 @@ def prepare(
     source = image_set.find(archives)
     stamp = _stamp(source, times=False)
     home = image_records.home(name, directory, resolution)
+    work = home.parent / "preparing"
     if home.exists():
+        shutil.rmtree(work, ignore_errors=True)  # of one that was killed when all was done
         return _as_before(home, stamp, log)
     packed.check_writable(home.parent, needed=packed.SPARE_BYTES)
     settings = {
@@ -90,12 +92,15 @@ def prepare(
         "changed": _stamp(source, times=True),
         "pillow": _pillow_version(),
     }
-    work = home.parent / "preparing"
     with packed.explained(home.parent), _alone(home.parent):
         if home.exists():  # by a process that has just finished
             return _as_before(home, stamp, log)
         parts = Parts(work, settings, log)
-        left_out = _convert(source, image_set, resolution, parts, log, workers or os.cpu_count())
+        try:
+            left_out = _convert(source, image_set, resolution, parts, log, workers)
+        except DamagedArchiveError:
+            parts.remove()  # a sound copy may well have the same name, size and time
+            raise
         _check_skipped(parts, archives, image_set)
         result = Prepared(
             directory=home,
@@ -203,13 +208,14 @@ def _convert(
     resolution: int,
     parts: Parts,
     log: Log,
-    workers: int,
+    workers: int | None,
 ) -> Counter[str]:
     """Adds to `parts` what they lack of the images in `source`; what was left out, counted."""
     left_out: Counter[str] = Counter()
     with _Progress(len(parts.keys), len(parts.skipped), log) as progress:
         raws = _raws(source, resolution, parts.keys[:], left_out)
-        results = convert_all(raws, image_set.name, resolution, workers)
+        processes = workers or os.cpu_count() or 1
+        results = convert_all(raws, image_set.name, resolution, processes)
         with contextlib.closing(results):
             for converted, done in results:
                 parts.add(converted)
