@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import io
 import os
 import shutil
 import sys
@@ -37,7 +35,6 @@ MAX_SKIPPED = 0.01
 _HOPELESS = 1000  # after so many, if half cannot be read, the rest is not tried
 _NAMED = 5
 _NAMES_KEPT = 1000
-_ENDS = 2**20
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,8 @@ def prepare(
 
     The result is the same for any number of `workers` (processes; by default one for each core), in
     whatever order an archive holds its files, and whether or not it was interrupted: a killed
-    preparation is taken up where it was.
+    preparation is taken up where it was. A script that calls this needs the usual
+    `if __name__ == "__main__":`, for the processes import it.
     Raises UserError for an unknown name or resolution, missing, wrong or damaged archives, when
     more than 1 % of the images cannot be read, when `directory` cannot be written, or when it
     already holds this set from another source.
@@ -78,7 +76,7 @@ def prepare(
     archives, directory = Path(archives), Path(directory)
     must_exist(archives)
     source = image_set.find(archives)
-    stamp = _stamp(source, times=False)
+    stamp = source.stamp(times=False)
     home = image_records.home(name, directory, resolution)
     work = home.parent / "preparing"
     if home.exists():
@@ -89,7 +87,7 @@ def prepare(
         "recipe": RECIPE,
         "set": f"{name}-{resolution}",
         "source": stamp,
-        "changed": _stamp(source, times=True),
+        "changed": source.stamp(times=True),
         "pillow": _pillow_version(),
     }
     with packed.explained(home.parent), _alone(home.parent):
@@ -143,43 +141,6 @@ def _summary(result: Prepared) -> str:
     for what, count in sorted(result.left_out.items()):
         text += f"; {count:,} {what} left out"
     return text
-
-
-def _stamp(source: Source, times: bool) -> str:
-    """A digest that tells a source from another without reading it through.
-
-    Of archives and notes: names, sizes and both ends (in a .zip the last holds the checksums of all
-    files); of the images in a folder: names, sizes and times of change. With `times` those of the
-    archives count too.
-    """
-    digest = hashlib.sha256()
-    for path in (*source.archives, *source.notes):
-        if path.is_dir():
-            images = path in source.archives
-            for name, status in reading.files_of(path, Counter()):
-                if not images or source.key(name) is not None:
-                    digest.update(f"{name!a} {status.st_size} {status.st_mtime_ns}\n".encode())
-            continue
-        status = path.stat()
-        with _opened(path) as file:
-            ends = file.read(_ENDS)
-            file.seek(max(0, status.st_size - _ENDS))
-            ends += file.read(_ENDS)
-        digest.update(f"{path.name!a} {status.st_size}\n".encode() + hashlib.sha256(ends).digest())
-        if times:
-            digest.update(str(status.st_mtime_ns).encode())
-    return digest.hexdigest()
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader]:
-    """`path` opened to be read. Raises UserError when it cannot be."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    with file:
-        yield file
 
 
 def _pillow_version() -> str:
@@ -284,7 +245,11 @@ class _Progress:
         self.images, self.skipped, self._log, self._tenth = images, skipped, log, 0
         layout = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
         shows = sys.stderr.isatty()
-        self._bar = tqdm(total=1.0, bar_format=layout, file=sys.stderr) if shows else None
+        self._bar = (
+            tqdm(total=1.0, bar_format=layout, dynamic_ncols=True, file=sys.stderr)
+            if shows
+            else None
+        )
 
     def __enter__(self) -> _Progress:
         return self
