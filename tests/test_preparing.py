@@ -132,7 +132,7 @@ def test_cars(tmp_path, labels):
         np.testing.assert_array_equal(image, resized(box, 64))
     classes = [0, 1, 2] if labels else [-1, -1, -1]
     assert reader.labels(list(range(6)))[:, 0].tolist() == [*classes, 0, 1, 2]
-    with pytest.raises(UserError, match=r"no images of cars.*cars_train.tgz"):
+    with pytest.raises(UserError, match=r"no images of the set cars.*cars_train.tgz"):
         prepare("cars", path, tmp_path / "data", 128, quiet, workers=1)  # all boxes are lower
 
 
@@ -457,11 +457,11 @@ def test_a_directory_that_cannot_be(tmp_path):
     ("name", "expected"),
     [
         ("celeba", r"no img_align_celeba.zip.*1,443,490,838 bytes.*mmlab.ie.cuhk.edu.hk"),
-        ("celeba_hq", r"no images of celeba_hq.*PNG or .npy.*progressive_growing_of_gans"),
+        ("celeba_hq", r"no images of the set celeba_hq.*PNG or .npy.*progressive_growing_of_gans"),
         ("chairs3d", r"no rendered_chairs.tar.*di.ens.fr"),
         ("chairs3d_rgb", r"no rendered_chairs.tar.*di.ens.fr"),
         ("cars", r"no cars_train.tgz.*979,269,282 bytes.*car_devkit.tgz \(330,960 bytes"),
-        ("folder", r"no images of folder.*a folder, .zip"),
+        ("folder", r"no images of the set folder.*a folder, .zip"),
     ],
 )
 def test_missing_files_are_named(tmp_path, name, expected):
@@ -484,6 +484,10 @@ def test_wrong_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"says nothing of 000002.jpg"):
         prepare("celeba", path, tmp_path / "data", 64, quiet, workers=1)
     attributes.write_text(right)
+    for content in (b"<html>", (path / "img_align_celeba.zip").read_bytes()[:-30]):
+        (tmp_path / "wrong.zip").write_bytes(content)
+        with pytest.raises(UserError, match=r"wrong.zip.*img_align_celeba.zip \(1,443,490,838 by"):
+            prepare("celeba", tmp_path / "wrong.zip", tmp_path / "data", 64, quiet, workers=1)
     pixels = miniature.encoded(miniature.picture(0, 100, 100), "JPEG")
     miniature.write_zip(path / "img_align_celeba.zip", [("img_align_celeba/000001.jpg", pixels)])
     with pytest.raises(UserError, match=r"100 x 100 pixels where at least 160 x 160"):

@@ -19,6 +19,7 @@ from pathlib import Path
 from ibgan_jax.data.entry import (
     ELSEWHERE,
     MAX_ENTRY_BYTES,
+    DamagedArchiveError,
     Entry,
     Wanted,
     blamed_on,
@@ -60,7 +61,7 @@ def entries(path: Path, wanted: Wanted, left_out: Counter[str]) -> Iterator[Entr
     try:
         tarfile.TarInfo.frombuf(start, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
-        raise UserError(
+        raise DamagedArchiveError(
             f"{path} is no folder, .zip, .tar or .tgz: it starts with {shown(repr(start[:20]))}"
         ) from None
     return read_tar(path, wanted, left_out, compressed=False)

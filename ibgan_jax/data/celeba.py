@@ -28,10 +28,10 @@ from ibgan_jax.errors import UserError
 
 CROP = 160
 _WHERE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
-IMAGES = PublishedFile("img_align_celeba.zip", _WHERE, "1,443,490,838 bytes")
-ATTRIBUTES = PublishedFile("list_attr_celeba.txt", _WHERE, "26,721,026 bytes", needed=False)
+IMAGES = PublishedFile("img_align_celeba.zip", "1,443,490,838 bytes", _WHERE)
+ATTRIBUTES = PublishedFile("list_attr_celeba.txt", "26,721,026 bytes", _WHERE, needed=False)
 LANDMARKS = PublishedFile(
-    "list_landmarks_align_celeba.txt", _WHERE, "12,156,055 bytes", needed=False
+    "list_landmarks_align_celeba.txt", "12,156,055 bytes", _WHERE, needed=False
 )
 FILES = (IMAGES, ATTRIBUTES, LANDMARKS)
 _NAME = re.compile(r"(?:.*/)?(\d{6}\.jpg)")

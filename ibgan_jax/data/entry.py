@@ -62,7 +62,9 @@ def blamed_on(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = shown(" ".join(str(error).split()) or type(error).__name__)
-        raise DamagedArchiveError(f"{path} is damaged or cut short ({reason})") from error
+        raise DamagedArchiveError(
+            f"{path} ({path.stat().st_size:,} bytes) is damaged or cut short: {reason}"
+        ) from error
 
 
 def check_ratio(path: Path, decompressed: int, compressed: int) -> None:

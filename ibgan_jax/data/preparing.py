@@ -75,7 +75,8 @@ def prepare(
         raise UserError(f"workers must be at least 1, not {workers}")
     archives, directory = Path(archives), Path(directory)
     must_exist(archives)
-    source = image_set.find(archives)
+    with _expecting(image_set):
+        source = image_set.find(archives)
     stamp = source.stamp(times=False)
     home = image_records.home(name, directory, resolution)
     work = home.parent / "preparing"
@@ -94,11 +95,8 @@ def prepare(
         if home.exists():  # by a process that has just finished
             return _as_before(home, stamp, log)
         parts = Parts(work, settings, log)
-        try:
+        with _expecting(image_set):
             left_out = _convert(source, image_set, resolution, parts, log, workers)
-        except DamagedArchiveError:
-            parts.remove()  # a sound copy may well have the same name, size and time
-            raise
         _check_skipped(parts, archives, image_set)
         result = Prepared(
             directory=home,
@@ -150,6 +148,15 @@ def _pillow_version() -> str:
 
 
 @contextmanager
+def _expecting(image_set: ImageSet) -> Iterator[None]:
+    """Says with what is wrong about an archive what should be there instead."""
+    try:
+        yield
+    except DamagedArchiveError as error:
+        raise UserError(f"{error}; expected is {image_set.expected}") from error
+
+
+@contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keeps a second preparation of the same set out. Raises UserError when there is one."""
     with (folder / ".lock").open("w") as lock:
@@ -177,12 +184,16 @@ def _convert(
         raws = _raws(source, resolution, parts.keys[:], left_out)
         processes = workers or os.cpu_count() or 1
         results = convert_all(raws, image_set.name, resolution, processes)
-        with contextlib.closing(results):
-            for converted, done in results:
-                parts.add(converted)
-                progress.at(done, bool(converted.problem))
-                if progress.images == _HOPELESS and progress.skipped > _HOPELESS / 2:
-                    break
+        try:
+            with contextlib.closing(results):
+                for converted, done in results:
+                    parts.add(converted)
+                    progress.at(done, bool(converted.problem))
+                    if progress.images == _HOPELESS and progress.skipped > _HOPELESS / 2:
+                        break
+        except DamagedArchiveError:
+            parts.remove()  # a sound copy may well have the same name, size and time
+            raise
         parts.flush()
     return left_out
 
@@ -226,15 +237,15 @@ def _check_skipped(parts: Parts, archives: Path, image_set: ImageSet) -> None:
     if count and len(parts.images) and skipped <= MAX_SKIPPED * count:
         return
     parts.remove()
-    expected = ", ".join(str(file) for file in image_set.files)
     if not count:
         raise UserError(
-            f"{archives} holds no images of {image_set.name}; it is prepared from {expected}"
+            f"{archives} holds no images of the set {image_set.name}; expected is "
+            f"{image_set.expected}"
         )
     named = ", ".join(f"{shown(key)} ({why})" for key, why in parts.skipped[:_NAMED])
     raise UserError(
         f"{skipped:,} of {count:,} images of {archives} cannot be read, more than 1 %: {named}; "
-        f"{image_set.name} is prepared from {expected}"
+        f"expected is {image_set.expected}"
     )
 
 

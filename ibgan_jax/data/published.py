@@ -25,15 +25,15 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file, where its owner publishes it, and how large it is."""
+    """A file, how large it is, and where its owner publishes it."""
 
     name: str
-    where: str
     size: str
+    where: str
     needed: bool = True
 
     def __str__(self) -> str:
-        wanted = "" if self.needed else "; may be missing"
+        wanted = "" if self.needed else "; optional"
         return f"{self.name} ({self.size}, {self.where}{wanted})"
 
 
@@ -112,8 +112,9 @@ class ImageSet:
     orient: bool = False
 
     @property
-    def default_resolution(self) -> int:
-        return self.resolutions[0]
+    def expected(self) -> str:
+        """What it is prepared from, for a message."""
+        return ", ".join(str(file) for file in self.files)
 
 
 def centre(image: Image.Image, side: int) -> Image.Image:
@@ -154,5 +155,5 @@ def must_exist(path: Path) -> None:
 def missing(path: Path, name: str, file: str, files: Sequence[PublishedFile]) -> UserError:
     """What to raise when `file` is not at `path`: what is expected, from where, how large."""
     return UserError(
-        f"{path} holds no {file}; {name} is prepared from {', '.join(str(f) for f in files)}"
+        f"{path} holds no {file}; {name} is prepared from {', '.join(map(str, files))}"
     )
