@@ -154,6 +154,12 @@ def test_links_devices_and_odd_names_are_left_out(tmp_path, monkeypatch, make_ho
     assert os.listdir(tmp_path / "here") == []
 
 
+def test_a_name_that_is_nothing(tmp_path):
+    path = miniature.write_zip(tmp_path / "a.zip", [("Xname", b"data"), ("good", b"data")])
+    path.write_bytes(path.read_bytes().replace(b"Xname", b"\0name"))
+    assert contents(path) == ({"good": b"data"}, {"names that lead elsewhere": 1})
+
+
 def test_links_and_pipes_in_a_folder_are_left_out(tmp_path):
     folder = make(tmp_path, "folder")
     (folder / "link.png").symlink_to("/etc/passwd")

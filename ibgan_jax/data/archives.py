@@ -135,10 +135,10 @@ def _zip(path: Path, wanted: Wanted, left_out: Counter[str]) -> Iterator[Entry]:
         check_ratio(path, sum(info.file_size for info in infos), size)
         for number, info in enumerate(infos, 1):
             name, mode = safe_name(info.filename), info.external_attr >> 16
-            if info.is_dir():
-                continue
             if name is None:
                 left_out[ELSEWHERE] += 1
+            elif info.is_dir():
+                continue
             elif stat.S_IFMT(mode) not in (0, stat.S_IFREG):
                 left_out[_kind(mode)] += 1
             elif wanted(name):
