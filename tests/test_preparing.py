@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -445,6 +446,29 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="not prepared"):
             open_images("folder", tmp_path / "data", 16)
     assert prepare("folder", path, tmp_path / "data", 16, quiet, workers=1).written == 200
+
+
+@pytest.mark.usefixtures("few")
+def test_files_that_cannot_grow(tmp_path):
+    """ArrayRecord reports this in its own way: the parts fit, the file made of them does not."""
+    random = np.random.default_rng(0)
+    noise = [random.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(12)]
+    files = [(f"{n:02d}.png", miniature.encoded(pixels)) for n, pixels in enumerate(noise)]
+    path = miniature.write_zip(tmp_path / "a.zip", files)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written .*File too large"):
+            prepare("folder", path, tmp_path / "data", 64, quiet, workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(UserError, match="not prepared"):
+        open_images("folder", tmp_path / "data", 64)
+    lines = []
+    prepare("folder", path, tmp_path / "data", 64, lines.append, workers=1)
+    assert lines[0].startswith("going on after 12 images")
+    images = open_images("folder", tmp_path / "data", 64).read(list(range(12)))
+    np.testing.assert_array_equal(images, np.stack(noise).reshape(12, -1))
 
 
 def test_a_directory_that_cannot_be(tmp_path):

@@ -254,13 +254,7 @@ class _Progress:
 
     def __init__(self, images: int, skipped: int, log: Log) -> None:
         self.images, self.skipped, self._log, self._tenth = images, skipped, log, 0
-        layout = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        shows = sys.stderr.isatty()
-        self._bar = (
-            tqdm(total=1.0, bar_format=layout, dynamic_ncols=True, file=sys.stderr)
-            if shows
-            else None
-        )
+        self._bar = _bar() if sys.stderr.isatty() else None
 
     def __enter__(self) -> _Progress:
         return self
@@ -280,3 +274,8 @@ class _Progress:
         elif int(done * 10) > self._tenth:
             self._tenth = int(done * 10)
             self._log(f"{self._tenth * 10} % of the archives read: {says}")
+
+
+def _bar() -> tqdm:
+    layout = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+    return tqdm(total=1.0, bar_format=layout, dynamic_ncols=True, file=sys.stderr)

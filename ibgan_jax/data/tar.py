@@ -74,7 +74,7 @@ def _is_taken(
         return False
     if info.size < 0 or info.type == tarfile.GNUTYPE_SPARSE:
         raise ValueError("a file of a negative size, or a sparse one")
-    if not info.isreg() or any(key.startswith("GNU.sparse") for key in extended):
+    if not info.isreg() or "sparse" in extended:
         return False
     name = safe_name(info.name)
     if name is None:
@@ -83,7 +83,7 @@ def _is_taken(
 
 
 def _extended(kind: bytes, data: bytes) -> dict[str, str]:
-    """What a GNU long name or a POSIX extended header says: "path", "size" and others."""
+    """What a GNU long name or a POSIX extended header says: "path", "size", that it is "sparse"."""
     if kind == tarfile.GNUTYPE_LONGNAME:
         return {"path": data.partition(b"\0")[0].decode("utf-8", "surrogateescape")}
     found, start = {}, 0
@@ -94,7 +94,10 @@ def _extended(kind: bytes, data: bytes) -> dict[str, str]:
         if not space < end <= len(data):
             raise ValueError("an extended header of a wrong length")
         key, _, value = data[space + 1 : end - 1].partition(b"=")
-        found[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
+        if key in (b"path", b"size"):
+            found[key.decode()] = value.decode("utf-8", "surrogateescape")
+        elif key.startswith(b"GNU.sparse"):
+            found["sparse"] = ""
         start = end
     return found
 
