@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibgan_jax.data import image_sets
+from ibgan_jax.data import image_sets, png
 from ibgan_jax.errors import UserError
 
 VERSION = "1.0.0"
@@ -34,7 +34,6 @@ NOTED = {
 _THREADS = 16
 _CHUNK_BYTES = 16 * 2**20  # of pixels, that a thread reads at once: a read costs more than a record
 _SAMPLE = 16
-_FIRST_DATA = 8 + 25  # behind the signature and the header
 
 
 def home(name: str, directory: Path, resolution: int) -> Path:
@@ -42,27 +41,10 @@ def home(name: str, directory: Path, resolution: int) -> Path:
     return Path(directory) / "images" / f"{name}-{resolution}" / VERSION
 
 
-def checksum(identity: int, index: int, labels: Sequence[int], png: bytes) -> int:
+def checksum(identity: int, index: int, labels: Sequence[int], encoded: bytes) -> int:
     """CRC-32 of a stored image, its labels, its place, and the set it belongs to (its CRC-32)."""
     place = struct.pack(f"<q{len(labels)}i", index, *labels)
-    return zlib.crc32(png, zlib.crc32(place, identity))
-
-
-def decode_png(png: bytes, image_shape: tuple[int, int, int]) -> bytes:
-    """The pixels of a PNG that `preparing` wrote: neither interlaced nor with a palette.
-
-    That much is known of it, and its checksum has been compared, so that only its data need be
-    found: asking Pillow to find out what it is takes a tenth of the whole.
-    """
-    from PIL import Image
-
-    data, start = [], _FIRST_DATA
-    while png[start + 4 : start + 8] == b"IDAT":
-        length = int.from_bytes(png[start : start + 4], "big")
-        data.append(png[start + 8 : start + 8 + length])
-        start += 12 + length
-    mode = "L" if image_shape[2] == 1 else "RGB"
-    return Image.frombytes(mode, image_shape[1::-1], b"".join(data), "zip", mode, 0).tobytes()
+    return zlib.crc32(encoded, zlib.crc32(place, identity))
 
 
 def read_metadata(place: Path) -> dict[str, Any]:
@@ -128,18 +110,18 @@ class ImageReader:
         Raises IndexError for an index outside, UserError when an image is damaged.
         """
         self._check(indices)
-        images = np.empty((len(indices), self._size), np.uint8)
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
         share = -(-len(indices) // self.threads)
         chunk = max(1, min(share, _CHUNK_BYTES // self._size))
 
         def fill(start: int) -> None:
-            pngs = [png for png, _ in self._examples(indices[start : start + chunk])]
+            examples = self._examples(indices[start : start + chunk])
             with _blamed_on(self._place):
-                for row, png in enumerate(pngs, start):
-                    images[row] = np.frombuffer(decode_png(png, self.image_shape), np.uint8)
+                for row, (encoded, _) in enumerate(examples, start):
+                    png.decode(encoded, images[row])
 
         list(self._pool.map(fill, range(0, len(indices), chunk)))
-        return images
+        return images.reshape(len(indices), self._size)
 
     def labels(self, indices: list[int]) -> NDArray[np.int32]:
         """Labels of `indices`: int32 [len(indices), len(label_names)]. Raises as `read`."""
@@ -160,13 +142,13 @@ class ImageReader:
         with _blamed_on(self._place):
             for index, raw in zip(indices, self._source.__getitems__(indices), strict=True):
                 features = self._parse(raw).features.feature
-                png = features["image"].bytes_list.value[0]
+                encoded = features["image"].bytes_list.value[0]
                 labels = features["labels"].int64_list.value if self.label_names else ()
                 said = features["crc"].int64_list.value[0]
-                right = checksum(self._identity, index, labels, png)
+                right = checksum(self._identity, index, labels, encoded)
                 if said != right or len(labels) != len(self.label_names):
                     raise ValueError(f"image {index} is not as it was written")
-                found.append((png, labels))
+                found.append((encoded, labels))
         return found
 
 
