@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ibgan_jax.data import archives as reading
+from ibgan_jax.data.entry import shown
 from ibgan_jax.data.published import (
     Box,
     ImageSet,
@@ -28,15 +29,15 @@ from ibgan_jax.data.published import (
 from ibgan_jax.errors import UserError
 
 _WHERE = "https://ai.stanford.edu/~jkrause/car196"
-TRAIN = PublishedFile("cars_train.tgz", f"{_WHERE}/cars_train.tgz", "979,269,282 bytes")
-TEST = PublishedFile("cars_test.tgz", f"{_WHERE}/cars_test.tgz", "977,350,468 bytes")
+TRAIN = PublishedFile("cars_train.tgz", "979,269,282 bytes", f"{_WHERE}/cars_train.tgz")
+TEST = PublishedFile("cars_test.tgz", "977,350,468 bytes", f"{_WHERE}/cars_test.tgz")
 DEVKIT = PublishedFile(
-    "car_devkit.tgz", "https://ai.stanford.edu/~jkrause/cars/car_devkit.tgz", "330,960 bytes"
+    "car_devkit.tgz", "330,960 bytes", "https://ai.stanford.edu/~jkrause/cars/car_devkit.tgz"
 )
 TEST_LABELS = PublishedFile(
     "cars_test_annos_withlabels.mat",
-    f"{_WHERE}/cars_test_annos_withlabels.mat",
     "185,758 bytes",
+    f"{_WHERE}/cars_test_annos_withlabels.mat",
     needed=False,
 )
 FILES = (TRAIN, TEST, DEVKIT, TEST_LABELS)
@@ -101,7 +102,7 @@ def _read_boxes(
     except Exception as error:  # SciPy raises many kinds over what is no .mat or another one.
         raise UserError(
             f"{path}: the boxes of {part} are not as published "
-            f"({reading.shown(' '.join(str(error).split()))}); expected is {DEVKIT}"
+            f"({shown(' '.join(str(error).split()))}); expected is {DEVKIT}"
         ) from error
 
 

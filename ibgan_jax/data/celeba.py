@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ibgan_jax.data import archives as reading
+from ibgan_jax.data.entry import shown
 from ibgan_jax.data.published import (
     ImageSet,
     PublishedFile,
@@ -28,10 +28,10 @@ from ibgan_jax.errors import UserError
 
 CROP = 160
 _WHERE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
-IMAGES = PublishedFile("img_align_celeba.zip", _WHERE, "1,443,490,838 bytes")
-ATTRIBUTES = PublishedFile("list_attr_celeba.txt", _WHERE, "26,721,026 bytes", needed=False)
+IMAGES = PublishedFile("img_align_celeba.zip", "1,443,490,838 bytes", _WHERE)
+ATTRIBUTES = PublishedFile("list_attr_celeba.txt", "26,721,026 bytes", _WHERE, needed=False)
 LANDMARKS = PublishedFile(
-    "list_landmarks_align_celeba.txt", _WHERE, "12,156,055 bytes", needed=False
+    "list_landmarks_align_celeba.txt", "12,156,055 bytes", _WHERE, needed=False
 )
 FILES = (IMAGES, ATTRIBUTES, LANDMARKS)
 _NAME = re.compile(r"(?:.*/)?(\d{6}\.jpg)")
@@ -92,7 +92,7 @@ def read_table(path: Path, binary: bool) -> tuple[list[str], dict[str, list[int]
     except (OSError, ValueError, IndexError) as error:
         raise UserError(
             f"{path} is not as published, a count, {'attribute' if binary else 'landmark'} names "
-            f"and a line for each file ({reading.shown(str(error))})"
+            f"and a line for each file ({shown(str(error))})"
         ) from error
     return names, rows
 
@@ -101,7 +101,7 @@ CELEBA = ImageSet(
     name="celeba",
     channels=3,
     resolutions=(64, 128, 256),
-    about=f"CelebA, aligned faces, the middle {CROP} x {CROP} of 178 x 218 pixels (Liu et al. 2015)",
+    about=f"CelebA, aligned faces, the middle {CROP} x {CROP} pixels (Liu et al. 2015)",
     files=FILES,
     find=find,
     crop=lambda image: centre(image, CROP),

@@ -17,14 +17,12 @@ from ibgan_jax.data.published import ImageSet, PublishedFile, Source, locate, mu
 if TYPE_CHECKING:
     from PIL import Image
 
-_OWNER = "https://github.com/tkarras/progressive_growing_of_gans"
 FILES = (
-    PublishedFile("a folder, .zip or .tar of 30,000 PNG or .npy", _OWNER, "94.4 GB as .npy"),
     PublishedFile(
-        "data1024x1024.zip",
-        "https://github.com/suvojit-0x55aa/celebA-HQ-dataset-download",
-        "some GB",
-        needed=False,
+        "30,000 PNG or .npy of 1024 x 1024 pixels in a folder, .zip or .tar",
+        "94.4 GB as .npy",
+        "made with https://github.com/tkarras/progressive_growing_of_gans, or data1024x1024.zip "
+        "of https://github.com/suvojit-0x55aa/celebA-HQ-dataset-download",
     ),
 )
 _ARCHIVES = ("data1024x1024.zip", "data1024x1024.tar")

@@ -27,8 +27,8 @@ from ibgan_jax.data.published import (
 CROP = 450
 IMAGES = PublishedFile(
     "rendered_chairs.tar",
-    "https://www.di.ens.fr/willow/research/seeing3Dchairs/data/rendered_chairs.tar",
     "86,366 PNGs, some GB",
+    "https://www.di.ens.fr/willow/research/seeing3Dchairs/data/rendered_chairs.tar",
 )
 LABELS = ("chair", "elevation", "azimuth")
 _NAME = re.compile(r"(?:.*/)?([^/]+)/renders/(image_\d+_p(\d+)_t(\d+)_r\d+\.png)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import multiprocessing
 import os
 import signal
@@ -16,8 +15,11 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import NamedTuple
 
-from ibgan_jax.data import archives, image_sets
+import numpy as np
+
+from ibgan_jax.data import image_sets, png
 from ibgan_jax.data.decoding import UnreadableImageError, decode
+from ibgan_jax.data.entry import shown
 from ibgan_jax.data.published import Box
 from ibgan_jax.errors import UserError
 
@@ -68,11 +70,11 @@ def convert(raw: Raw, name: str, resolution: int) -> Converted:
             image = image.crop(_inside(raw.box, image.size))
         image = image_set.crop(image).resize((resolution, resolution), Image.Resampling.LANCZOS)
     except UnreadableImageError as error:
-        return Converted(raw.key, b"", 0, "", archives.shown(str(error)))
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    png = file.getvalue()
-    return Converted(raw.key, png, zlib.crc32(png), hashlib.sha256(image.tobytes()).hexdigest(), "")
+        return Converted(raw.key, b"", 0, "", shown(str(error)))
+    pixels = np.asarray(image).reshape(resolution, resolution, image_set.channels)
+    encoded = png.encode(pixels)
+    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+    return Converted(raw.key, encoded, zlib.crc32(encoded), digest, "")
 
 
 def _inside(box: Box, size: tuple[int, int]) -> Box:
@@ -121,7 +123,7 @@ def _finished(
     try:
         results = future.result()
     except BrokenProcessPool as error:
-        names = f"{archives.shown(chunk[0].key)} to {archives.shown(chunk[-1].key)}"
+        names = f"{shown(chunk[0].key)} to {shown(chunk[-1].key)}"
         raise UserError(
             f"a process died while it or another decoded {names}: too little memory, or an image "
             "that no program should open; the same command goes on from there"

@@ -14,7 +14,7 @@ from ibgan_jax.data.published import ImageSet, PublishedFile, Source, must_exist
 if TYPE_CHECKING:
     from PIL import Image
 
-FILES = (PublishedFile("a folder, .zip, .tar or .tgz of images", "your own", "any size"),)
+FILES = (PublishedFile("a folder, .zip, .tar or .tgz of images", "any size", "your own"),)
 
 
 def find(path: Path) -> Source:

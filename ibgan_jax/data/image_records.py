@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
+import math
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +16,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ibgan_jax.data import image_sets
+from ibgan_jax.data import image_sets, png
 from ibgan_jax.errors import UserError
 
 VERSION = "1.0.0"
+# What `preparing` notes in metadata.json.
+NOTED = {
+    "identity",
+    "label_names",
+    "left_out",
+    "names",
+    "recipe",
+    "skipped",
+    "source",
+    "written",
+}
 _THREADS = 16
-# Small enough to share well among threads, large enough that reading costs little beside decoding.
-_CHUNK_BYTES = 2**20
+_CHUNK_BYTES = 16 * 2**20  # of pixels, that a thread reads at once: a read costs more than a record
 _SAMPLE = 16
 
 
@@ -31,17 +41,18 @@ def home(name: str, directory: Path, resolution: int) -> Path:
     return Path(directory) / "images" / f"{name}-{resolution}" / VERSION
 
 
-def checksum(identity: str, index: int, labels: Sequence[int], png: bytes) -> int:
-    """CRC-32 of a stored image, its labels, its place, and the set that it belongs to."""
-    head = struct.pack(f"<32sq{len(labels)}i", bytes.fromhex(identity), index, *labels)
-    return zlib.crc32(png, zlib.crc32(head))
+def checksum(identity: int, index: int, labels: Sequence[int], encoded: bytes) -> int:
+    """CRC-32 of a stored image, its labels, its place, and the set it belongs to (its CRC-32)."""
+    place = struct.pack(f"<q{len(labels)}i", index, *labels)
+    return zlib.crc32(encoded, zlib.crc32(place, identity))
 
 
 def read_metadata(place: Path) -> dict[str, Any]:
     """What was noted at preparing. Raises UserError when that is missing or damaged."""
     with _blamed_on(place):
         metadata = json.loads((place / "metadata.json").read_bytes())
-        if len(bytes.fromhex(metadata["identity"])) != 32 or not metadata["written"] > 0:
+        missing = NOTED - metadata.keys()
+        if missing or len(bytes.fromhex(metadata["identity"])) != 32:
             raise ValueError("metadata.json is not as it was written")
         return metadata
 
@@ -69,7 +80,6 @@ class ImageReader:
         Raises UserError when they are damaged, missing, or not those that were prepared.
         """
         import tensorflow_datasets as tfds
-        from PIL import PngImagePlugin
         from tensorflow_datasets.proto import tf_example_pb2
 
         metadata = read_metadata(place)
@@ -77,9 +87,7 @@ class ImageReader:
         self.identity: str = metadata["identity"]
         self.label_names: tuple[str, ...] = tuple(metadata["label_names"])
         self._place = place
-        # Not Image.open, which asks one format after the other.
-        self._open_png: Callable[[io.BytesIO], Any] = PngImagePlugin.PngImageFile
-        self._mode = "L" if image_shape[2] == 1 else "RGB"
+        self._identity = zlib.crc32(bytes.fromhex(self.identity))
         # TFDS's own decoding of a whole example costs more than its parsing and the PNG's together.
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         with _blamed_on(place):
@@ -88,9 +96,9 @@ class ImageReader:
             if len(self._source) != metadata["written"]:
                 raise ValueError(f"{len(self._source)} of {metadata['written']} images")
         self._parse = tf_example_pb2.Example.FromString
-        size = image_shape[0] * image_shape[1] * image_shape[2]
-        self._chunk = max(1, _CHUNK_BYTES // size)
-        self._pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "images")
+        self._size = math.prod(image_shape)
+        self.threads = min(_THREADS, os.cpu_count() or 1)
+        self._pool = ThreadPoolExecutor(self.threads, "images")
         self.read(np.unique(np.linspace(0, len(self) - 1, _SAMPLE).astype(int)).tolist())
 
     def __len__(self) -> int:
@@ -102,15 +110,18 @@ class ImageReader:
         Raises IndexError for an index outside, UserError when an image is damaged.
         """
         self._check(indices)
-        images = np.empty((len(indices), int(np.prod(self.image_shape))), np.uint8)
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        share = -(-len(indices) // self.threads)
+        chunk = max(1, min(share, _CHUNK_BYTES // self._size))
 
         def fill(start: int) -> None:
-            chunk = indices[start : start + self._chunk]
-            for row, (png, _) in enumerate(self._examples(chunk), start):
-                images[row] = np.frombuffer(self._decoded(png), np.uint8)
+            examples = self._examples(indices[start : start + chunk])
+            with _blamed_on(self._place):
+                for row, (encoded, _) in enumerate(examples, start):
+                    png.decode(encoded, images[row])
 
-        list(self._pool.map(fill, range(0, len(indices), self._chunk)))
-        return images
+        list(self._pool.map(fill, range(0, len(indices), chunk)))
+        return images.reshape(len(indices), self._size)
 
     def labels(self, indices: list[int]) -> NDArray[np.int32]:
         """Labels of `indices`: int32 [len(indices), len(label_names)]. Raises as `read`."""
@@ -125,25 +136,20 @@ class ImageReader:
         if indices and not 0 <= min(indices) <= max(indices) < len(self):
             raise IndexError(f"an index outside [0, {len(self)})")
 
-    def _examples(self, indices: Sequence[int]) -> Iterator[tuple[bytes, Sequence[int]]]:
+    def _examples(self, indices: Sequence[int]) -> list[tuple[bytes, Sequence[int]]]:
         """(PNG, labels) of each index, as they were written."""
+        found: list[tuple[bytes, Sequence[int]]] = []
         with _blamed_on(self._place):
             for index, raw in zip(indices, self._source.__getitems__(indices), strict=True):
                 features = self._parse(raw).features.feature
-                png = features["image"].bytes_list.value[0]
+                encoded = features["image"].bytes_list.value[0]
                 labels = features["labels"].int64_list.value if self.label_names else ()
-                if features["crc"].int64_list.value[0] != checksum(
-                    self.identity, index, labels, png
-                ):
+                said = features["crc"].int64_list.value[0]
+                right = checksum(self._identity, index, labels, encoded)
+                if said != right or len(labels) != len(self.label_names):
                     raise ValueError(f"image {index} is not as it was written")
-                yield png, labels
-
-    def _decoded(self, png: bytes) -> bytes:
-        with _blamed_on(self._place):
-            image = self._open_png(io.BytesIO(png))
-            if image.mode != self._mode or image.size != self.image_shape[1::-1]:
-                raise ValueError(f"an image of {image.size} and mode {image.mode}")
-            return image.tobytes()
+                found.append((encoded, labels))
+        return found
 
 
 def open_images(name: str, directory: Path, resolution: int) -> ImageReader:

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import io
-import json
 import os
 import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ibgan_jax.data import archives as reading
 from ibgan_jax.data import image_records, image_sets, packed
 from ibgan_jax.data.converting import Raw, convert_all
-from ibgan_jax.data.image_parts import Parts, Stored
+from ibgan_jax.data.entry import DamagedArchiveError, shown
+from ibgan_jax.data.image_parts import Parts
+from ibgan_jax.data.image_writing import write
 from ibgan_jax.data.published import ImageSet, Source, must_exist
 from ibgan_jax.errors import UserError
 
@@ -39,8 +35,6 @@ MAX_SKIPPED = 0.01
 _HOPELESS = 1000  # after so many, if half cannot be read, the rest is not tried
 _NAMED = 5
 _NAMES_KEPT = 1000
-_SHARD_BYTES = 128 * 2**20  # TFDS holds the examples of one shard in memory
-_ENDS = 2**20
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,8 @@ def prepare(
 
     The result is the same for any number of `workers` (processes; by default one for each core), in
     whatever order an archive holds its files, and whether or not it was interrupted: a killed
-    preparation is taken up where it was.
+    preparation is taken up where it was. A script that calls this needs the usual
+    `if __name__ == "__main__":`, for the processes import it.
     Raises UserError for an unknown name or resolution, missing, wrong or damaged archives, when
     more than 1 % of the images cannot be read, when `directory` cannot be written, or when it
     already holds this set from another source.
@@ -80,34 +75,39 @@ def prepare(
         raise UserError(f"workers must be at least 1, not {workers}")
     archives, directory = Path(archives), Path(directory)
     must_exist(archives)
-    source = image_set.find(archives)
-    stamp = _stamp(source, times=False)
+    with _expecting(image_set):
+        source = image_set.find(archives)
+    stamp = source.stamp(times=False)
     home = image_records.home(name, directory, resolution)
+    work = home.parent / "preparing"
     if home.exists():
+        shutil.rmtree(work, ignore_errors=True)  # of one that was killed when all was done
         return _as_before(home, stamp, log)
     packed.check_writable(home.parent, needed=packed.SPARE_BYTES)
     settings = {
         "recipe": RECIPE,
         "set": f"{name}-{resolution}",
         "source": stamp,
-        "changed": _stamp(source, times=True),
+        "changed": source.stamp(times=True),
         "pillow": _pillow_version(),
     }
-    work = home.parent / "preparing"
     with packed.explained(home.parent), _alone(home.parent):
         if home.exists():  # by a process that has just finished
             return _as_before(home, stamp, log)
         parts = Parts(work, settings, log)
-        left_out = _convert(source, image_set, resolution, parts, log, workers or os.cpu_count())
+        with _expecting(image_set):
+            left_out = _convert(source, image_set, resolution, parts, log, workers)
         _check_skipped(parts, archives, image_set)
         result = Prepared(
             directory=home,
             written=len(parts.images),
             skipped=len(parts.skipped),
-            names=tuple(reading.shown(key) for key, _ in parts.skipped[:_NAMES_KEPT]),
+            names=tuple(shown(key) for key, _ in parts.skipped[:_NAMES_KEPT]),
             left_out=dict(left_out),
         )
-        _write(result, parts, source, image_set, resolution, stamp, log)
+        noted = asdict(result) | {"source": stamp, "recipe": RECIPE}
+        del noted["directory"]
+        write(home, parts, source, image_set, resolution, noted, log)
         parts.remove()
     log(_summary(result))
     return result
@@ -141,47 +141,19 @@ def _summary(result: Prepared) -> str:
     return text
 
 
-def _stamp(source: Source, times: bool) -> str:
-    """A digest that tells a source from another without reading it through.
-
-    Of archives and notes: names, sizes and both ends (in a .zip the last holds the checksums of all
-    files); of the images in a folder: names, sizes and times of change. With `times` those of the
-    archives count too.
-    """
-    digest = hashlib.sha256()
-    for path in (*source.archives, *source.notes):
-        if path.is_dir():
-            images = path in source.archives
-            for name, status in reading.files_of(path, Counter()):
-                if not images or source.key(name) is not None:
-                    digest.update(f"{name!a} {status.st_size} {status.st_mtime_ns}\n".encode())
-            continue
-        status = path.stat()
-        with _opened(path) as file:
-            ends = file.read(_ENDS)
-            file.seek(max(0, status.st_size - _ENDS))
-            ends += file.read(_ENDS)
-        digest.update(f"{path.name!a} {status.st_size}\n".encode() + hashlib.sha256(ends).digest())
-        if times:
-            digest.update(str(status.st_mtime_ns).encode())
-    return digest.hexdigest()
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader]:
-    """`path` opened to be read. Raises UserError when it cannot be."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    with file:
-        yield file
-
-
 def _pillow_version() -> str:
     import PIL
 
     return PIL.__version__
+
+
+@contextmanager
+def _expecting(image_set: ImageSet) -> Iterator[None]:
+    """Says with what is wrong about an archive what should be there instead."""
+    try:
+        yield
+    except DamagedArchiveError as error:
+        raise UserError(f"{error}; expected is {image_set.expected}") from error
 
 
 @contextmanager
@@ -204,19 +176,24 @@ def _convert(
     resolution: int,
     parts: Parts,
     log: Log,
-    workers: int,
+    workers: int | None,
 ) -> Counter[str]:
     """Adds to `parts` what they lack of the images in `source`; what was left out, counted."""
     left_out: Counter[str] = Counter()
     with _Progress(len(parts.keys), len(parts.skipped), log) as progress:
         raws = _raws(source, resolution, parts.keys[:], left_out)
-        results = convert_all(raws, image_set.name, resolution, workers)
-        with contextlib.closing(results):
-            for converted, done in results:
-                parts.add(converted)
-                progress.at(done, bool(converted.problem))
-                if progress.images == _HOPELESS and progress.skipped > _HOPELESS / 2:
-                    break
+        processes = workers or os.cpu_count() or 1
+        results = convert_all(raws, image_set.name, resolution, processes)
+        try:
+            with contextlib.closing(results):
+                for converted, done in results:
+                    parts.add(converted)
+                    progress.at(done, bool(converted.problem))
+                    if progress.images == _HOPELESS and progress.skipped > _HOPELESS / 2:
+                        break
+        except DamagedArchiveError:
+            parts.remove()  # a sound copy may well have the same name, size and time
+            raise
         parts.flush()
     return left_out
 
@@ -239,7 +216,7 @@ def _raws(
             left_out["boxes smaller than the resolution"] += 1
             return False
         if key in seen:
-            raise UserError(f"{path} holds {reading.shown(key)} again; it is also in {seen[key]}")
+            raise UserError(f"{path} holds {shown(key)} again; it is also in {seen[key]}")
         seen[key] = path
         if len(seen) > len(known):
             return True
@@ -260,99 +237,16 @@ def _check_skipped(parts: Parts, archives: Path, image_set: ImageSet) -> None:
     if count and len(parts.images) and skipped <= MAX_SKIPPED * count:
         return
     parts.remove()
-    expected = ", ".join(str(file) for file in image_set.files)
     if not count:
         raise UserError(
-            f"{archives} holds no images of {image_set.name}; it is prepared from {expected}"
+            f"{archives} holds no images of the set {image_set.name}; expected is "
+            f"{image_set.expected}"
         )
-    named = ", ".join(f"{reading.shown(key)} ({why})" for key, why in parts.skipped[:_NAMED])
+    named = ", ".join(f"{shown(key)} ({why})" for key, why in parts.skipped[:_NAMED])
     raise UserError(
         f"{skipped:,} of {count:,} images of {archives} cannot be read, more than 1 %: {named}; "
-        f"{image_set.name} is prepared from {expected}"
+        f"expected is {image_set.expected}"
     )
-
-
-def _write(
-    result: Prepared,
-    parts: Parts,
-    source: Source,
-    image_set: ImageSet,
-    resolution: int,
-    stamp: str,
-    log: Log,
-) -> None:
-    """Writes the images of `parts` in the order of their names, into place as a whole."""
-    import tensorflow_datasets as tfds
-
-    from ibgan_jax.data.images_tfds import Images
-
-    images = sorted(parts.images)
-    labels = source.labels([image.key for image in images])
-    identity = _identity(images, labels, image_set, resolution, source.label_names)
-    metadata: dict[str, Any] = {
-        "identity": identity,
-        "source": stamp,
-        "recipe": RECIPE,
-        "written": result.written,
-        "skipped": result.skipped,
-        "names": list(result.names),
-        "left_out": result.left_out,
-        "label_names": list(source.label_names),
-    }
-
-    def shard(first: int, last: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index in range(first, last):
-            png = parts.read(images[index])
-            crc = image_records.checksum(identity, index, labels[index].tolist(), png)
-            example = {"image": png, "index": index, "crc": crc}
-            yield index, example | ({"labels": labels[index]} if labels.shape[1] else {})
-
-    bounds = _bounds([image.size for image in images])
-    builder = Images(
-        name=f"{image_set.name}-{resolution}",
-        about=image_set.about,
-        image_shape=(resolution, resolution, image_set.channels),
-        labels=labels.shape[1],
-        shards=[lambda part=part: shard(*part) for part in bounds],
-        metadata=metadata,
-        data_dir=result.directory.parents[2],
-        file_format="array_record",
-    )
-    log(f"writing {len(images):,} images into {result.directory}")
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    # Nothing is fetched; without this TFDS asks a server whether it has the data set.
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
-    # What TFDS prints speaks of a download.
-    with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(download_config=config)
-
-
-def _identity(
-    images: Sequence[Stored],
-    labels: NDArray[np.int32],
-    image_set: ImageSet,
-    resolution: int,
-    label_names: Sequence[str],
-) -> str:
-    """A digest of all pixels and labels: equal where everything that is learned from is."""
-    what = [image_set.name, resolution, image_set.channels, list(label_names)]
-    digest = hashlib.sha256(json.dumps(what).encode())
-    for image in images:
-        digest.update(bytes.fromhex(image.digest))
-    digest.update(labels.astype("<i4").tobytes())
-    return digest.hexdigest()
-
-
-def _bounds(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """(first, last) of each shard, none above `_SHARD_BYTES` but for the one example it holds."""
-    bounds, first, total = [], 0, 0
-    for index, size in enumerate(sizes):
-        if total + size > _SHARD_BYTES and index > first:
-            bounds.append((first, index))
-            first, total = index, 0
-        total += size
-    return [*bounds, (first, len(sizes))]
 
 
 class _Progress:
@@ -360,9 +254,7 @@ class _Progress:
 
     def __init__(self, images: int, skipped: int, log: Log) -> None:
         self.images, self.skipped, self._log, self._tenth = images, skipped, log, 0
-        layout = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        shows = sys.stderr.isatty()
-        self._bar = tqdm(total=1.0, bar_format=layout, file=sys.stderr) if shows else None
+        self._bar = _bar() if sys.stderr.isatty() else None
 
     def __enter__(self) -> _Progress:
         return self
@@ -382,3 +274,8 @@ class _Progress:
         elif int(done * 10) > self._tenth:
             self._tenth = int(done * 10)
             self._log(f"{self._tenth * 10} % of the archives read: {says}")
+
+
+def _bar() -> tqdm:
+    layout = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+    return tqdm(total=1.0, bar_format=layout, dynamic_ncols=True, file=sys.stderr)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,25 +13,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ibgan_jax.data.archives import files_of
 from ibgan_jax.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+_ENDS = 2**20
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are outside
 
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file, where its owner publishes it, and how large it is."""
+    """A file, how large it is, and where its owner publishes it."""
 
     name: str
-    where: str
     size: str
+    where: str
     needed: bool = True
 
     def __str__(self) -> str:
-        wanted = "" if self.needed else "; may be missing"
+        wanted = "" if self.needed else "; optional"
         return f"{self.name} ({self.size}, {self.where}{wanted})"
 
 
@@ -55,6 +60,34 @@ class Source:
     labels: Callable[[Sequence[str]], NDArray[np.int32]] = no_labels
     boxes: Mapping[str, Box] = field(default_factory=dict)
 
+    def stamp(self, times: bool) -> str:
+        """A digest that tells this source from another without reading it through.
+
+        Of archives and notes: names, sizes and both ends (in a .zip the last one holds the
+        checksums of all files); of the images in a folder: names, sizes and times of change. With
+        `times` those of archives and notes count too. Raises UserError for what cannot be read.
+        """
+        digest = hashlib.sha256()
+        for path in (*self.archives, *self.notes):
+            if path.is_dir():
+                images = path in self.archives
+                for name, status in files_of(path, Counter()):
+                    if not images or self.key(name) is not None:
+                        said = f"{name!a} {status.st_size} {status.st_mtime_ns}\n"
+                        digest.update(said.encode())
+                continue
+            try:
+                with path.open("rb") as file:
+                    status = os.fstat(file.fileno())
+                    ends = file.read(_ENDS)
+                    file.seek(max(0, status.st_size - _ENDS))
+                    ends += file.read(_ENDS)
+            except OSError as error:
+                raise UserError(f"{path} cannot be read ({error.strerror})") from error
+            said = f"{path.name!a} {status.st_size} {status.st_mtime_ns if times else ''}\n"
+            digest.update(said.encode() + hashlib.sha256(ends).digest())
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -79,8 +112,9 @@ class ImageSet:
     orient: bool = False
 
     @property
-    def default_resolution(self) -> int:
-        return self.resolutions[0]
+    def expected(self) -> str:
+        """What it is prepared from, for a message."""
+        return ", ".join(str(file) for file in self.files)
 
 
 def centre(image: Image.Image, side: int) -> Image.Image:
@@ -121,5 +155,5 @@ def must_exist(path: Path) -> None:
 def missing(path: Path, name: str, file: str, files: Sequence[PublishedFile]) -> UserError:
     """What to raise when `file` is not at `path`: what is expected, from where, how large."""
     return UserError(
-        f"{path} holds no {file}; {name} is prepared from {', '.join(str(f) for f in files)}"
+        f"{path} holds no {file}; {name} is prepared from {', '.join(map(str, files))}"
     )
