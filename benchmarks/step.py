@@ -19,6 +19,7 @@ import datetime
 import json
 import os
 import platform
+import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -184,8 +185,11 @@ def measure(
         start = time.perf_counter()
         programs[name] = (program, jax.block_until_ready(program(current)), members)
         result[name] = {"compile_s": time.perf_counter() - start, "ms": []}
+    turns, order = random.Random(0), list(programs)
     for _ in range(rounds):
-        for name, (program, current, members) in programs.items():
+        turns.shuffle(order)  # who comes first, or after whom, must not matter
+        for name in order:
+            program, current, members = programs[name]
             start = time.perf_counter()
             programs[name] = (program, jax.block_until_ready(program(current)), members)
             taken = 1e3 * (time.perf_counter() - start)

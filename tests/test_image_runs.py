@@ -8,11 +8,14 @@ import subprocess
 import sys
 
 import archives
+import jax
 import numpy as np
 import pytest
 import tiny
 
+from ibgan_jax import data
 from ibgan_jax.data import preparing
+from ibgan_jax.data.order import Order
 
 pytest.importorskip("grain")
 pytest.importorskip("tensorflow_datasets")
@@ -70,19 +73,35 @@ def done(*words):
     return out
 
 
-def test_a_folder_of_images_trains_streamed_and_resident(tmp_path, small):
+def test_a_folder_of_images_trains(tmp_path, small):
     (tmp_path / "published").mkdir()
     folder = archives.folder(tmp_path / "published", 60)
     preparing.prepare("folder", folder, tmp_path / "data", 64, log=lambda line: None)
-    runs = {}
+    changed = {"dataset_name": "folder", "dataset_dir": str(tmp_path / "data")}
+    tiny.train(tmp_path / "run", train_steps=4, dataset_source="stream", **changed)
+    assert (tmp_path / "run" / "report.html").exists()
+    assert "upper_bound" in tiny.scores(tmp_path / "run")
+    assert not any("score/factor_vae" in record for record in tiny.metrics(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_both_sources_feed_the_same_images(tmp_path, mirror):
+    archives.cars(tmp_path, 6)
+    preparing.prepare("cars", tmp_path, tmp_path / "data", 64, log=lambda line: None)
+    batches = {}
     for source in ("stream", "resident"):
-        path = tmp_path / source
-        changed = {"dataset_name": "folder", "dataset_dir": str(tmp_path / "data")}
-        tiny.train(path, train_steps=4, dataset_source=source, **changed)
-        runs[source] = tiny.metrics(path), tiny.scores(path)["upper_bound"]
-        assert (path / "report.html").exists()
-    assert runs["stream"] == runs["resident"]
-    assert not any("score/factor_vae" in record for record in runs["stream"][0])
+        made = data.load("cars", source, tmp_path / "data", str, resolution=64, mirror=mirror)
+        order = [Order(made.size, 3), Order(made.size, 4)]
+        decode = jax.jit(made.decode)
+        batches[source] = [
+            np.asarray(decode(made.arrays, batch)) for batch in made.batches(order, 2, 8, 3, 4)
+        ]
+    assert batches["stream"][0].shape == (2, 3, 4, 64, 64, 3)
+    np.testing.assert_array_equal(batches["stream"], batches["resident"])
+    if mirror:
+        images = np.asarray(made.examples(np.arange(made.size)))
+        half = made.size // 2
+        np.testing.assert_array_equal(images[half:], images[:half, :, ::-1])
 
 
 @pytest.mark.slow

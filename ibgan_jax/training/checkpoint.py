@@ -121,8 +121,10 @@ class Checkpoints:
     def drop_after(self, step: int) -> None:
         """Removes the checkpoints after `step`, for a run that goes on from there."""
         self.close()
-        for later in (s for s in self.steps() if s > step):
-            self._remove(later)
+        if jax.process_index() == 0:
+            for later in (s for s in self.steps() if s > step):
+                self._remove(later)
+        _agreed([])  # nobody goes on before they are gone
 
     def wait(self) -> None:
         """Blocks until the last save is on disk with its manifest; raises what made it fail."""
