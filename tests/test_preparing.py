@@ -192,7 +192,7 @@ def test_several_shards(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again, images)
 
 
-def test_another_identity_for_other_pixels_or_names(tmp_path):
+def test_another_identity_for_other_pixels_or_another_size(tmp_path):
     identities = set()
     for name, number in (("a.png", 0), ("a.png", 1)):
         path = miniature.write_zip(
