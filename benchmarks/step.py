@@ -130,12 +130,13 @@ def population_rows(run: Run, batch: Any, steps: int, count: int) -> dict:
     states = [run.create_state() for _ in range(count)]
     hparams = [run.hparams] * count
     together = distributed.stack(run.mesh, *states), distributed.stack(run.mesh, *hparams)
-    members = Population(Programs(run).of(count, 0), states, hparams)
+    program = Programs(run).of(count, 0)
+    members = Population(program, states, hparams)
     every = step.make_train_steps(run.model, run.dataset.decode)
 
     def in_turn(_: None) -> None:
-        for first in range(0, steps, members.steps):
-            some = slice(first, first + members.steps)
+        for first in range(0, steps, program.steps):
+            some = slice(first, first + program.steps)
             members.advance(jax.tree.map(lambda x, some=some: x[:, some], batches))
         members.fetch()
 

@@ -66,3 +66,11 @@ def finished(tmp_path_factory, compiled):
 def copy(finished, tmp_path):
     """A copy of `finished` to change."""
     return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Sets of images are prepared in parts of three, so that there are several."""
+    from ibgan_jax.data import image_parts
+
+    monkeypatch.setattr(image_parts, "PART_IMAGES", 3)

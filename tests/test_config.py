@@ -20,6 +20,7 @@ from ibgan_jax.training.step import make_train_steps
 # The files of many runs are looked at by themselves, here and in test_study.py.
 MANY = {"table1", "beta_sweep"}
 FILES = sorted({p.stem for p in (tiny.ROOT / "configs").glob("*.py")} - MANY)
+ALIKE = ("color_dsprites_uniform", "noisy_dsprites", "scream_dsprites")
 PERIODS = ("log_every", "evaluate_every", "checkpoint_every")
 every = pytest.mark.parametrize(
     ("name", "model"), [(name, model) for name in FILES for model in models.NAMES]
@@ -102,7 +103,12 @@ def test_every_config_keeps_its_periods(name, model):
 
 @pytest.mark.parametrize(
     ("name", "model"),
-    [(name, "ibgan") for name in FILES if name not in data.image_sets.NAMES]
+    [
+        # Of those on dSprites that differ in how it is shown alone, one will do.
+        pytest.param(name, "ibgan", marks=[pytest.mark.slow] * name.startswith(ALIKE))
+        for name in FILES
+        if name not in data.image_sets.NAMES
+    ]
     + [("dsprites", m) for m in models.NAMES if m != "ibgan"],
 )
 def test_every_config_and_every_model_take_a_step(name, model, small):

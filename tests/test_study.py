@@ -193,6 +193,7 @@ def test_mistakes_are_one_line(tmp_path, finished, capsys):
 
 
 def test_fid_and_gilbo_are_scored_beside_the_codes(tmp_path, finished, small, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where data/statistics is kept
     run = build(tiny.config(), log=lambda line: None)
     settings = factor_classifier.Settings(steps=2, batch_size=4)
     quiet = lambda line: None  # noqa: E731

@@ -44,9 +44,9 @@ def evaluate(
     log: Log = print,
     classifier: Path | None = None,
 ) -> None:
-    """Scores every run and prints, and writes, one table of them.
+    """Scores every run and prints, and writes, one table of them; a study's page is drawn anew.
 
-    Its files lie in the folder of a single run, else in the one that all have in common. `names`
+    The files lie in the folder of a single run, else in the one that all have in common. `names`
     are those of `evaluation.evaluate` and of `selection.rank`; by default the former's, and the
     latter's for two runs or more.
 
@@ -80,6 +80,8 @@ def evaluate(
     rows = _gather(scored, _published(Workdir(home)))
     _write(rows, home, log)
     selection.rank(runs, scored, home, ranked_by, log)
+    if Workdir(home).study.exists():
+        report(Workdir(home), log)
 
 
 def _runs(configs: Sequence[dict[str, Any]], log: Log) -> Iterator[Run]:
