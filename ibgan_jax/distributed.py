@@ -25,6 +25,7 @@ AXES = ("population", "data")
 # What the factors of matrix products are rounded to, in the words of jax.default_matmul_precision;
 # sums, and all else, stay float32. Accelerators round to TF32 or bfloat16 unless told not to.
 EXACT = "float32"
+MIB = 2**20
 PRECISIONS = {EXACT: "highest", "tf32": "TF32_TF32_F32", "bfloat16": "BF16_BF16_F32"}
 
 
@@ -154,8 +155,20 @@ class Memory:
 
 
 def memory() -> Memory | None:
-    """What memory there is; None where that cannot be known."""
-    found = [device.memory_stats() for device in devices()]
+    """What memory there is, in the process that has the least; None where that cannot be known."""
+    mine = _memory_here()
+    if processes() == 1:
+        return mine
+    from jax.experimental import multihost_utils
+
+    figures = [mine.used, mine.free] if mine else [0, -1]
+    every = multihost_utils.process_allgather(np.array(figures, np.float64) / MIB)
+    used, free = (int(x * MIB) for x in min(every.tolist(), key=lambda row: row[1]))
+    return None if free < 0 else Memory(used, free)
+
+
+def _memory_here() -> Memory | None:
+    found = [device.memory_stats() for device in jax.local_devices()]
     if all(found):
         fullest = min(found, key=lambda stats: stats["bytes_limit"] - stats["bytes_in_use"])
         used = fullest["bytes_in_use"]

@@ -222,6 +222,8 @@ class _Training:
                 saving[-SAVES_AT_ONCE].wait()
             member.save(step, self._population.state(place), scored)
             saving.append(member)
+            if distributed.processes() > 1:
+                member.wait()  # Orbax's processes meet at points that know no members
         self._say_diverged()
         if stopping and not last and self._alive:
             for _, member in self._alive:
