@@ -6,6 +6,7 @@ import importlib.util
 import os
 import socket
 import sys
+import threading
 
 import jax
 import numpy as np
@@ -40,17 +41,23 @@ def start(
         _check(*given)
     elif not _announced():
         return
+    # JAX ends a process that waits for others in vain with a page of C++.
+    waiting = threading.Timer(JOIN_SECONDS, _nobody_came, [processes, coordinator])
+    waiting.daemon = True
+    waiting.start()
     # Signals are our own business: the service would take SIGTERM away from us.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             *given,
-            initialization_timeout=JOIN_SECONDS,
+            initialization_timeout=2 * JOIN_SECONDS,
             shutdown_timeout_seconds=SHUTDOWN_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"the processes of the job do not come together: {reason}") from error
+    finally:
+        waiting.cancel()
     if jax.process_count() == 1:
         return
     _watch = Watch(jax.process_index(), jax.process_count(), _lost)
@@ -110,6 +117,18 @@ def _broadcast(text: str) -> str:
     data = text.encode()
     padded[: len(data)] = np.frombuffer(data, np.uint8)
     return bytes(multihost_utils.broadcast_one_to_all(padded)).rstrip(b"\0").decode()
+
+
+def _nobody_came(processes: int | None, coordinator: str | None) -> None:
+    many = f"of {processes} processes " if processes else ""
+    where = f", or {coordinator} cannot be reached" if coordinator else ""
+    print(
+        f"error: the job {many}did not form within {JOIN_SECONDS} s: "
+        f"not all of them have been started{where}",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(2)
 
 
 def _lost(reason: str, status: int) -> None:
