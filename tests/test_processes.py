@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import member
 import numpy as np
 import pytest
 import tiny
@@ -56,11 +57,11 @@ def run(shape, work, workdirs, cache):
     return printed[0]
 
 
-def test_two_processes_train_as_one_does(tmp_path):
-    one = run((1, 1), "train", [tmp_path / "one"], tmp_path / "cache")
+def test_two_processes_train_as_one_does(tmp_path, small):
+    one = member.train(tmp_path / "one")
     two = run((2, 1), "train", [tmp_path / "two"], tmp_path / "cache")
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
-    restored = run((1, 1), "restore", [tmp_path / "one", tmp_path / "two"], tmp_path / "cache")
+    restored = member.restore([tmp_path / "one", tmp_path / "two"])
     assert restored == [one["state"], two["state"]]
 
 
