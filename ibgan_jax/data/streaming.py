@@ -103,13 +103,17 @@ def open_stream(
             "install them or use --config.dataset.source=resident"
         ) from error
 
+    home = Path(directory) / DspritesPacked.name / str(DspritesPacked.VERSION)
+
     def builder(records: Callable[[], NDArray[np.uint8]] | None = None) -> DspritesPacked:
-        return DspritesPacked(
-            records=records,
-            factor_sizes=factor_sizes,
-            data_dir=directory,
-            file_format="array_record",
-        )
+        # It reads what describes the files, where there are some.
+        with _blamed_on(home) if home.exists() else contextlib.nullcontext():
+            return DspritesPacked(
+                records=records,
+                factor_sizes=factor_sizes,
+                data_dir=directory,
+                file_format="array_record",
+            )
 
     if not _is_prepared(builder()):
         packed.check_writable(
