@@ -130,7 +130,7 @@ def test_nan_in_a_batch(finished, tmp_path, monkeypatch):
 
 def check_goes_on(finished, path, step, monkeypatch):
     monkeypatch.setattr(reporting, "report", lambda *args, **more: None)
-    assert tiny.train(path)[0] == f"resuming {path} at step {step}"
+    assert f"resuming {path} at step {step}" in tiny.train(path)
     test_faults.check_same(finished, path)
 
 
