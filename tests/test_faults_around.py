@@ -80,7 +80,8 @@ def test_a_disk_full_at_a_save(finished, tmp_path, monkeypatch):
         loop.train(tiny.config(), Workdir(tmp_path), at_line("step 16/", fill))
     assert f"cannot save a checkpoint in {tmp_path}/checkpoints (" in str(caught.value)
     assert "\n" not in str(caught.value) and "too large" in str(caught.value)
-    check_goes_on(finished, tmp_path, 12, monkeypatch)
+    # From step 12, or 6 where a slow machine was still saving 12 when the disk was full.
+    check_goes_on(finished, tmp_path, (6, 12), monkeypatch)
 
 
 def test_a_disk_full_at_the_cache(tmp_path):
@@ -125,12 +126,14 @@ def test_nan_in_a_batch(finished, tmp_path, monkeypatch):
         patch.setattr(variants, "make", lambda *args: _Broken())
         with pytest.raises(member.DivergedError, match="is nan at step 8; the last good"):
             tiny.train(tmp_path)
-    check_goes_on(finished, tmp_path, 6, monkeypatch)
+    check_goes_on(finished, tmp_path, (6,), monkeypatch)
 
 
-def check_goes_on(finished, path, step, monkeypatch):
+def check_goes_on(finished, path, steps, monkeypatch):
+    """It resumes at one of `steps` and ends as an undisturbed run."""
     monkeypatch.setattr(reporting, "report", lambda *args, **more: None)
-    assert f"resuming {path} at step {step}" in tiny.train(path)
+    said = tiny.train(path)
+    assert any(f"resuming {path} at step {step}" in said for step in steps)
     test_faults.check_same(finished, path)
 
 
@@ -156,7 +159,7 @@ def test_infinity_in_a_parameter(finished, tmp_path, monkeypatch):
         patch.setattr(Population, "advance", wrapped)
         with pytest.raises(member.DivergedError, match="at step 21; the last good"):
             tiny.train(tmp_path)
-    check_goes_on(finished, tmp_path, 18, monkeypatch)
+    check_goes_on(finished, tmp_path, (18,), monkeypatch)
 
 
 def test_a_checkpoint_with_nan_is_not_scored(copy, refused):
