@@ -127,7 +127,7 @@ def command(workdir, **changed):
     return [f"--config={CONFIG}", f"--workdir={workdir}", *settings]
 
 
-def start(arguments, cache):
+def start(arguments, cache, program=__file__):
     """A process of the small run, which compiles what this one does."""
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
@@ -137,7 +137,7 @@ def start(arguments, cache):
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     }
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, __file__, *arguments], env=environment, **pipes)
+    return subprocess.Popen([sys.executable, program, *arguments], env=environment, **pipes)
 
 
 @functools.cache

@@ -6,13 +6,14 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from typing import NamedTuple
 
 import numpy as np
@@ -98,6 +99,7 @@ def convert_all(
         for raw in raws:
             yield convert(raw, name, resolution), raw.done
         return
+    _start_tracker()
     pool = ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent
     )
@@ -111,6 +113,18 @@ def convert_all(
             yield from _finished(*waiting.popleft())
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_tracker() -> None:
+    """Starts the process that frees the pool's semaphores should this one be killed, silenced.
+
+    It would follow our own line about the end with a warning that it freed them.
+    """
+    sys.warnoptions.append("ignore")
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.remove("ignore")
 
 
 def _bytes(waiting: Waiting) -> int:

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +120,7 @@ def _read(path: Path, shape: tuple[int, int]) -> tuple[NDArray[np.uint8] | None,
         if not isinstance(said, dict) or said.get("format_version") != FORMAT_VERSION:
             return None, f"{note.name} is not of format version {FORMAT_VERSION}"
         records = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TokenError) as error:  # NumPy parses a header as Python.
         reason = " ".join(str(error).split())
         return None, f"cannot be read ({reason})"
     if records.shape != shape or records.dtype != np.uint8:

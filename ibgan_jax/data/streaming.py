@@ -9,7 +9,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,10 @@ class RecordReader:
     """Random access to the packed records of a prepared `DspritesPacked`."""
 
     def __init__(self, builder: DspritesPacked) -> None:
-        """Open the files of `builder`, which must be prepared."""
+        """Open the files of `builder`, which must be prepared.
+
+        It and all reading raise UserError when they are damaged.
+        """
         import tensorflow_datasets as tfds
         from tensorflow_datasets.proto import tf_example_pb2
 
@@ -42,7 +45,9 @@ class RecordReader:
 
         # TFDS's own decoding of a whole example costs eight times what its parsing does.
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
-        self._source = builder.as_data_source(SPLIT, deserialize_method=raw)
+        self._place = Path(builder.data_dir)
+        with _blamed_on(self._place):
+            self._source = builder.as_data_source(SPLIT, deserialize_method=raw)
         self._parse = tf_example_pb2.Example.FromString
 
     def __len__(self) -> int:
@@ -68,7 +73,8 @@ class RecordReader:
         )
 
     def _examples(self, indices: list[int]) -> list[Any]:
-        return [self._parse(raw) for raw in self._source.__getitems__(indices)]
+        with _blamed_on(self._place):
+            return [self._parse(raw) for raw in self._source.__getitems__(indices)]
 
 
 def open_stream(
@@ -97,13 +103,17 @@ def open_stream(
             "install them or use --config.dataset.source=resident"
         ) from error
 
+    home = Path(directory) / DspritesPacked.name / str(DspritesPacked.VERSION)
+
     def builder(records: Callable[[], NDArray[np.uint8]] | None = None) -> DspritesPacked:
-        return DspritesPacked(
-            records=records,
-            factor_sizes=factor_sizes,
-            data_dir=directory,
-            file_format="array_record",
-        )
+        # It reads what describes the files, where there are some.
+        with _blamed_on(home) if home.exists() else contextlib.nullcontext():
+            return DspritesPacked(
+                records=records,
+                factor_sizes=factor_sizes,
+                data_dir=directory,
+                file_format="array_record",
+            )
 
     if not _is_prepared(builder()):
         packed.check_writable(
@@ -145,17 +155,26 @@ def _open_reader(builder: DspritesPacked, factor_sizes: tuple[int, ...]) -> Reco
     """Open the files and look at some records: each must lie at the index its factors give."""
     size = math.prod(factor_sizes)
     sample = np.unique(np.linspace(0, size - 1, 64).astype(np.int64))
+    wanted = np.stack(np.unravel_index(sample, factor_sizes), axis=-1)
+    reader = RecordReader(builder)
+    with _blamed_on(Path(builder.data_dir)):
+        if len(reader) != size or not np.array_equal(reader.factors(sample.tolist()), wanted):
+            raise ValueError(f"not the {size} records expected, in order")
+    return reader
+
+
+@contextlib.contextmanager
+def _blamed_on(place: Path) -> Iterator[None]:
+    """Damaged files raise anything, from OSError to a bare RuntimeError."""
     try:
-        reader = RecordReader(builder)
-        wanted = np.stack(np.unravel_index(sample, factor_sizes), axis=-1)
-        if len(reader) == size and np.array_equal(reader.factors(sample.tolist()), wanted):
-            return reader
-        reason = f"not the {size} records expected, in order"
-    except Exception as error:  # Damaged files raise anything, from OSError to a bare RuntimeError.
-        reason = " ".join(str(error).split())[:200]
-    raise UserError(
-        f"{builder.data_dir} is damaged ({reason}); remove that directory to have it written anew"
-    )
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"{place} is damaged ({reason}); remove that directory to have it written anew"
+        ) from error
 
 
 def _remove_stale(directory: Path) -> None:

@@ -115,13 +115,20 @@ def _gather(workdirs: Sequence[Workdir], published: table.Published | None) -> l
 
 
 def _entry(workdir: Workdir) -> table.Entry:
-    scores = json.loads(workdir.scores.read_text())
+    try:
+        scores = json.loads(workdir.scores.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"{workdir.scores} cannot be read ({error}); score it again with "
+            f"--mode=evaluate --workdir={workdir.path}"
+        ) from error
     return table.Entry(workdir.path, workdir.must_exist()["config"], scores)
 
 
 def _write(rows: Sequence[table.Row], home: Path, log: Log) -> None:
     if distributed.is_main_process():
-        table.write(rows, home)
+        with Workdir(home).explained():
+            table.write(rows, home)
     log(table.markdown(rows))
     log(f"table: {home / 'table.md'}, .csv and .json")
 

@@ -17,7 +17,7 @@ from ibgan_jax.models.base import ByPlayer, Hparams, Model
 from ibgan_jax.training import generated
 from ibgan_jax.training.checkpoint import Checkpoints
 from ibgan_jax.training.run import Run
-from ibgan_jax.training.state import TrainState
+from ibgan_jax.training.state import TrainState, all_finite
 from ibgan_jax.training.telemetry import read_metrics
 from ibgan_jax.training.workdir import Workdir
 
@@ -204,7 +204,7 @@ def restore(
     """The newest state in a workdir, or the one of `step`.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or it holds a number that is not finite.
     """
     checkpoints = Checkpoints(workdir.checkpoints)
     try:
@@ -213,7 +213,13 @@ def restore(
         checkpoints.close()
     if found is None:
         raise UserError(f"{workdir.path} holds no checkpoint yet; train first")
-    return found[0], found[1]
+    state, step, _ = found
+    if not bool(all_finite(state)):
+        raise UserError(
+            f"{workdir.checkpoints / str(step)} holds a parameter that is not finite: "
+            "nothing can be said of it; name another with --step=N"
+        )
+    return state, step
 
 
 def progress_images(run: Run, state: TrainState) -> dict[str, np.ndarray]:
@@ -246,10 +252,14 @@ def _share_only(
 def current_scores(run: Run, workdir: Workdir, step: int | None, log: Callable) -> dict[str, Any]:
     """scores.json if it is about a checkpoint (`step`) that is still kept, else made anew."""
     if workdir.scores.exists():
-        scores = json.loads(workdir.scores.read_text())
-        kept = (workdir.checkpoints / str(scores["run"]["checkpoint_step"])).is_dir()
-        if kept and step in (None, scores["run"]["checkpoint_step"]):
-            return scores
+        try:
+            scores = json.loads(workdir.scores.read_text())
+            about = scores["run"]["checkpoint_step"]
+        except (ValueError, TypeError, KeyError):
+            log(f"{workdir.scores} cannot be read; scoring again")
+        else:
+            if (workdir.checkpoints / str(about)).is_dir() and step in (None, about):
+                return scores
     return evaluate(run, workdir, step, log)
 
 

@@ -74,7 +74,8 @@ def train_together(runs: Sequence[tuple[ConfigDict, Workdir]], log: Log = print)
         for _, workdir in runs if distributed.is_main_process() else ():
             workdir.create()
             locks.enter_context(workdir.locked())
-        _train_all(runs, log)
+        with runs[0][1].explained():
+            _train_all(runs, log)
 
 
 def _train_all(runs: Sequence[tuple[ConfigDict, Workdir]], log: Log) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ibgan_jax import distributed, reports
@@ -15,8 +14,8 @@ from ibgan_jax.errors import UserError
 from ibgan_jax.training import evaluation
 from ibgan_jax.training.checkpoint import Checkpoints
 from ibgan_jax.training.run import Run
-from ibgan_jax.training.state import TrainState
-from ibgan_jax.training.telemetry import Telemetry
+from ibgan_jax.training.state import TrainState, all_finite
+from ibgan_jax.training.telemetry import Telemetry, write_metrics
 from ibgan_jax.training.workdir import Workdir
 
 Log = Callable[[str], Any]
@@ -73,6 +72,9 @@ class Member:
             return self.run.create_state()
         state, self.step, extra = found
         self.window = {name: list(column) for name, column in extra["window"].items()}
+        # The checkpoint's copy has a checksum, metrics.jsonl may have been damaged since.
+        if "records" in extra and distributed.is_main_process():
+            write_metrics(self.workdir.metrics, extra["records"])
         return state
 
     def open(self) -> None:
@@ -82,14 +84,32 @@ class Member:
             self._telemetry = Telemetry(self.workdir.path, first_step=self.step, log=self._log)
 
     def wait(self) -> None:
-        """Returns when what was saved is on disk."""
-        self._checkpoints.wait()
+        """Returns when what was saved is on disk; UserError when the disk does not take it."""
+        with self._saving():
+            self._checkpoints.wait()
 
     def close(self) -> None:
         """Waits as `wait` does, and closes the files."""
-        if self._telemetry is not None:
-            self._telemetry.close()
-        self._checkpoints.close()
+        try:
+            if self._telemetry is not None:
+                self._telemetry.close()
+        finally:
+            with self._saving():
+                self._checkpoints.close()
+
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        """Says in one line why a checkpoint was not saved: Orbax raises what it likes."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:300]
+            raise UserError(
+                f"cannot save a checkpoint in {self.workdir.checkpoints} ({reason}); "
+                "those before it stay, and the same command goes on from there"
+            ) from error
 
     def add(self, step: int, metrics: Mapping[str, np.ndarray]) -> None:
         """Takes per-step metrics [K] up to `step`; the first one not finite stops the member."""
@@ -123,16 +143,14 @@ class Member:
         Raises:
           UserError: the disk does not take it.
         """
-        if not bool(_all_finite(state)):
+        if not bool(all_finite(state)):
             self._stop(f"a parameter is not finite after step {step}", step)
             return
         score = self._evaluate(step, state) if scored else None
-        try:
-            self._checkpoints.save(step, state, score=score, extra={"window": self.window})
-        except OSError as error:
-            raise UserError(
-                f"cannot save a checkpoint in {self.workdir.checkpoints} ({error.strerror})"
-            ) from error
+        records = [] if self._telemetry is None else list(self._telemetry.records)
+        extra = {"window": self.window, "records": records}
+        with self._saving():
+            self._checkpoints.save(step, state, score=score, extra=extra)
 
     def _evaluate(self, step: int, state: TrainState) -> float | None:
         record, score = evaluation.score(self.run, state.variables, step, self._log)
@@ -150,9 +168,3 @@ class Member:
         )
         record = {"step": step, "reason": reason}
         self.workdir.write_json(self.workdir.diverged, record)
-
-
-@jax.jit
-def _all_finite(state: TrainState) -> jax.Array:
-    leaves = jax.tree.leaves((state.params, state.batch_stats, state.optimizer))
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))

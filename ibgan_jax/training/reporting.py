@@ -42,8 +42,13 @@ def report(
     the best: a score can be best by luck long before the images are worth looking at.)
 
     Raises:
-      UserError: there is no such checkpoint.
+      UserError: there is no such checkpoint, or the pictures cannot be written.
     """
+    with workdir.explained():
+        _report(run, workdir, step, log)
+
+
+def _report(run: Run, workdir: Workdir, step: int | None, log: Callable[[str], Any]) -> None:
     scores = evaluation.current_scores(run, workdir, step, log)
     state, step = evaluation.restore(run, workdir, scores["run"]["checkpoint_step"], log)
     folder, records = workdir.figures, read_metrics(workdir.metrics)

@@ -34,6 +34,13 @@ class TrainState:
         }
 
 
+@jax.jit
+def all_finite(state: TrainState) -> jax.Array:
+    """Whether no parameter, statistic or moment is NaN or infinite: bool []."""
+    leaves = jax.tree.leaves((state.params, state.batch_stats, state.optimizer))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
 def create(model: Model, seed: int | jax.Array, hparams: Hparams) -> TrainState:
     """The state before the first step, a function of the seed alone."""
     key, init_key = jax.random.split(jax.random.key(seed))

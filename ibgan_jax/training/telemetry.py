@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ class Telemetry:
     """Writes the records of one run; a context manager that ends with `close`.
 
     With several processes only the first one makes a Telemetry.
+
+    Attributes:
+      records: what metrics.jsonl holds so far, one for each step.
     """
 
     def __init__(
@@ -42,15 +46,13 @@ class Telemetry:
         workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / METRICS
-        self._record: dict[str, Any] = {}
-        kept = [r for r in read_metrics(path) if r["step"] <= first_step] if first_step else []
-        lines = [_line(r) for r in kept]
-        _replace(path, b"".join(lines))
+        before = read_metrics(path) if first_step else []
+        self.records = [record for record in before if record["step"] <= first_step]
+        write_metrics(path, self.records)
         self._file = path.open("r+b")
-        self._tail = sum(map(len, lines))  # where the newest record starts: it may grow
-        if kept:
-            self._record, self._tail = kept[-1], self._tail - len(lines[-1])
-        self._events = _event_writer(workdir, first_step, log)
+        # Where the newest record starts: it may grow.
+        self._tail = sum(len(_line(record)) for record in self.records[:-1])
+        self._events = _open_events(workdir, first_step, log)
 
     def __enter__(self) -> Telemetry:
         return self
@@ -81,27 +83,23 @@ class Telemetry:
         self._append({"step": step, **numbers})
         if self._events is None:
             return
-        for tag, number in numbers.items():
-            if number is not None:
-                self._events.add_scalar(tag, number, step)
-        for tag, image in (images or {}).items():
-            colour = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-            self._events.add_image(tag, colour, step, dataformats="HWC")
-        self._events.flush()
+        self._events.write(step, {tag: x for tag, x in numbers.items() if x is not None}, images)
 
     def close(self) -> None:
         """Closes the files; a second call does nothing."""
-        self._file.close()
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        events, self._events = self._events, None
+        try:
+            self._file.close()
+        finally:
+            if events is not None:
+                events.close()
 
     def _append(self, record: dict[str, Any]) -> None:
-        newest = self._record.get("step", -1)
+        newest = self.records[-1]["step"] if self.records else -1
         if record["step"] < newest:
             raise ValueError(f"step {record['step']} comes after the record of step {newest}")
         if record["step"] == newest:
-            record = self._record | record
+            record = self.records.pop() | record
         else:
             self._tail = self._file.seek(0, os.SEEK_END)
         # Not held back until the step changes: a run killed after its checkpoint would lose it.
@@ -109,7 +107,7 @@ class Telemetry:
         self._file.write(_line(record))
         self._file.truncate()
         self._file.flush()
-        self._record = record
+        self.records.append(record)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -137,6 +135,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def write_metrics(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Makes `records` the content of a metrics.jsonl, atomically."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.writelines(_line(record) for record in records)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
 def _number(value: Any) -> float | int | None:
     if isinstance(value, int | np.integer):
         return int(value)
@@ -148,20 +156,44 @@ def _line(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record, allow_nan=False).encode() + b"\n"
 
 
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+class _Events:
+    """TensorBoard events, on disk when `write` returns.
+
+    Not by tensorboardX's SummaryWriter: where a disk is full, its thread dies and the run hangs as
+    soon as its queue is full.
+    """
+
+    def __init__(self, workdir: Path, first_step: int) -> None:
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        self._summary, self._proto = summary, event_pb2
+        self._writer = event_file_writer.EventsWriter(str(workdir / "events"))
+        # TensorBoard then hides what an earlier launch wrote beyond the step resumed from.
+        start = self._proto.SessionLog(status=self._proto.SessionLog.START)
+        self._add(first_step + 1 if first_step else 0, session_log=start)
+
+    def write(
+        self, step: int, numbers: Mapping[str, float], images: Mapping[str, np.ndarray] | None
+    ) -> None:
+        for tag, number in numbers.items():
+            self._add(step, summary=self._summary.scalar(tag, number))
+        for tag, image in (images or {}).items():
+            colour = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+            self._add(step, summary=self._summary.image(tag, colour, dataformats="HWC"))
+        self._writer.flush()
+
+    def _add(self, step: int, **content: Any) -> None:
+        event = self._proto.Event(wall_time=time.time(), step=step, **content)
+        self._writer.write_event(event)
+
+    def close(self) -> None:
+        self._writer.close()
 
 
-def _event_writer(workdir: Path, first_step: int, log: Callable[[str], object]) -> Any | None:
+def _open_events(workdir: Path, first_step: int, log: Callable[[str], object]) -> _Events | None:
     try:
-        from tensorboardX import SummaryWriter
+        return _Events(workdir, first_step)
     except ImportError:
         log("tensorboardX is not installed: no TensorBoard events, metrics.jsonl has the numbers")
         return None
-    # TensorBoard then hides what an earlier launch wrote beyond the step resumed from.
-    return SummaryWriter(str(workdir), purge_step=first_step + 1 if first_step else 0)

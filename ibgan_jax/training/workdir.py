@@ -37,7 +37,7 @@ class Workdir:
         self.study = self.path / "study.json"  # of a folder of runs
 
     def create(self) -> None:
-        """Raises UserError when the folder cannot be made or written."""
+        """Raises UserError when the folder, or one that belongs in it, cannot be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".probe-{os.getpid()}"
@@ -46,6 +46,22 @@ class Workdir:
         except OSError as error:
             raise UserError(
                 f"cannot write to {self.path} ({error.strerror}); choose another --workdir"
+            ) from error
+        for folder in (self.checkpoints, self.figures):
+            if folder.exists() and not folder.is_dir():
+                raise UserError(f"{folder} is not a folder; remove it or choose another --workdir")
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turns the system's refusal to write, as on a full disk, into one line: UserError."""
+        try:
+            yield
+        except OSError as error:
+            if error.strerror is None:  # not the system's
+                raise
+            raise UserError(
+                f"{error.filename or self.path}: {error.strerror}; what is saved stays, and the "
+                "same command goes on once that is put right"
             ) from error
 
     @contextmanager
@@ -95,15 +111,20 @@ class Workdir:
         return recorded
 
     def write_json(self, path: Path, content: Any) -> None:
-        """Atomic: a reader sees the old file or the new one. Of several processes one writes."""
+        """Atomic: a reader sees the old file or the new one. Of several processes one writes.
+
+        Raises:
+          UserError: it cannot be written.
+        """
         if not distributed.is_main_process():
             return
         temporary = path.with_name(f".{path.name}.tmp")
-        with open(temporary, "w") as file:
-            json.dump(content, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with self.explained():
+            with open(temporary, "w") as file:
+                json.dump(content, file, indent=2)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
 
 
 def environment() -> dict[str, Any]:
