@@ -11,11 +11,11 @@ from pathlib import Path
 import tiny
 
 STEPS = 20
-# The published rates. RMSProp's first steps are as long for a gradient that is rounding alone as
-# for any other, so with the small run's rates the rounding of sums grows to 1e-4 in 20 steps.
+# The published rates and batch. RMSProp's first steps are as long for a gradient that is rounding
+# alone as for any other: with the small run's the rounding of sums grows to 1e-4 in 20 steps.
 SETTINGS = {
     "train_steps": STEPS,
-    "train_batch_size": 16,
+    "train_batch_size": 64,
     "hparams_lr_encoder": 5e-5,
     "hparams_lr_generator": 5e-5,
     "hparams_lr_reconstructor": 5e-5,

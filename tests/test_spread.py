@@ -61,9 +61,9 @@ def test_a_sweep_draws_medians_and_scores(tmp_path, monkeypatch):
     drawn = {}
     against = spread._against
 
-    def watched(axes, values, lines):
+    def watched(axes, values, lines, score_key):
         drawn[axes.get_title(loc="left")] = (values.tolist(), lines)
-        against(axes, values, lines)
+        against(axes, values, lines, score_key)
 
     monkeypatch.setattr(spread, "_against", watched)
     runs = {0.5: [records(2.0), records(4.0)], 0.1: [records(1.0), records(1.0)]}
