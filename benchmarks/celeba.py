@@ -13,25 +13,19 @@ import argparse
 import json
 import random
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.images import make_folder
+from benchmarks.images import prepared_folder, quiet
 from benchmarks.step import machine
 from configs import folder as experiment
-from ibgan_jax.data import preparing
 from ibgan_jax.data.order import Order
 from ibgan_jax.training.population import Population, Programs
 from ibgan_jax.training.run import build
 
 SOURCES = ("resident", "stream")
 STEPS = 10
-
-
-def quiet(line: str) -> None:
-    """What is said of the data is of no interest here."""
 
 
 def dispatches(source: str, directory: Path, width: int, rounds: int) -> Callable[[], None]:
@@ -62,11 +56,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as made:
-        images, directory = Path(made) / "images", Path(made) / "data"
-        images.mkdir()
-        make_folder(images, options.images, 64)
-        preparing.prepare("folder", images, directory, 64, quiet)
+    with prepared_folder(options.images, 64) as (directory, _, _):
         rows = {s: dispatches(s, directory, options.width, options.rounds) for s in SOURCES}
         times: dict[str, list[float]] = {source: [] for source in SOURCES}
         turns = random.Random(0)

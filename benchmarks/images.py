@@ -16,8 +16,9 @@ import io
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import grain
@@ -40,6 +41,22 @@ def make_folder(folder: Path, count: int, side: int) -> None:
         image = Image.fromarray(waves.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
         # Every other one a JPEG, as folders are.
         image.save(folder / f"{number:06d}{('.png', '.jpg')[number % 2]}", quality=95)
+
+
+def quiet(line: str) -> None:
+    """What is said of the data is of no interest here."""
+
+
+@contextmanager
+def prepared_folder(count: int, side: int) -> Iterator[tuple[Path, preparing.Prepared, float]]:
+    """(data directory, what was prepared, seconds) of `make_folder`'s images, for a while."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, directory = Path(temporary) / "folder", Path(temporary) / "data"
+        folder.mkdir()
+        make_folder(folder, count, side)
+        start = time.perf_counter()
+        prepared = preparing.prepare("folder", folder, directory, side, quiet)
+        yield directory, prepared, time.perf_counter() - start
 
 
 def rows(
@@ -104,13 +121,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, directory = Path(temporary) / "folder", Path(temporary) / "data"
-        folder.mkdir()
-        make_folder(folder, options.images, options.resolution)
-        start = time.perf_counter()
-        prepared = preparing.prepare("folder", folder, directory, options.resolution)
-        seconds = time.perf_counter() - start
+    with prepared_folder(options.images, options.resolution) as (directory, prepared, seconds):
         reader = image_records.open_images("folder", directory, options.resolution)
         order = np.random.default_rng(1).permutation(len(reader))
         result = measure(rows(reader, order, reader.threads), options.rounds, len(order))

@@ -11,7 +11,7 @@ import threading
 import jax
 import numpy as np
 
-from ibgan_jax.errors import UserError
+from ibgan_jax.errors import UserError, one_line
 from ibgan_jax.watch import Address, Watch
 
 JOIN_SECONDS = 120
@@ -54,8 +54,9 @@ def start(
             shutdown_timeout_seconds=SHUTDOWN_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"the processes of the job do not come together: {reason}") from error
+        raise UserError(
+            f"the processes of the job do not come together: {one_line(error)}"
+        ) from error
     finally:
         waiting.cancel()
     if jax.process_count() == 1:

@@ -29,7 +29,7 @@ from ibgan_jax.data.entry import (
     too_large,
 )
 from ibgan_jax.data.tar import BLOCK, read_tar
-from ibgan_jax.errors import UserError
+from ibgan_jax.errors import UserError, one_line
 
 
 def entries(path: Path, wanted: Wanted, left_out: Counter[str]) -> Iterator[Entry]:
@@ -156,4 +156,4 @@ def _unzipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[bytes | 
         with archive.open(info) as file:
             return file.read(MAX_ENTRY_BYTES), ""
     except Exception as error:  # BadZipFile, zlib.error, EOFError, RuntimeError (encrypted), ...
-        return None, shown(" ".join(str(error).split()) or type(error).__name__)
+        return None, shown(one_line(error))

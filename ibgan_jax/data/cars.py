@@ -26,7 +26,7 @@ from ibgan_jax.data.published import (
     missing,
     must_exist,
 )
-from ibgan_jax.errors import UserError
+from ibgan_jax.errors import UserError, one_line
 
 _WHERE = "https://ai.stanford.edu/~jkrause/car196"
 TRAIN = PublishedFile("cars_train.tgz", "979,269,282 bytes", f"{_WHERE}/cars_train.tgz")
@@ -102,7 +102,7 @@ def _read_boxes(
     except Exception as error:  # SciPy raises many kinds over what is no .mat or another one.
         raise UserError(
             f"{path}: the boxes of {part} are not as published "
-            f"({shown(' '.join(str(error).split()))}); expected is {DEVKIT}"
+            f"({shown(one_line(error))}); expected is {DEVKIT}"
         ) from error
 
 

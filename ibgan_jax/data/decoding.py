@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ibgan_jax.errors import one_line
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -45,8 +47,7 @@ def decode(data: bytes, channels: int, orient: bool = False) -> Image.Image:
     except UnreadableImageError:
         raise
     except Exception as error:  # From OSError to struct.error, SyntaxError and MemoryError.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableImageError(reason.partition(" <")[0]) from error
+        raise UnreadableImageError(one_line(error).partition(" <")[0]) from error
 
 
 def check_size(width: int, height: int) -> None:

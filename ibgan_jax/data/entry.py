@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from ibgan_jax.errors import UserError
+from ibgan_jax.errors import UserError, one_line
 
 MAX_ENTRY_BYTES = 128 * 2**20  # no image of the sets here comes near
 # White renders stored raw shrink to a hundredth; a bomb to a thousandth.
@@ -61,7 +61,7 @@ def blamed_on(path: Path) -> Iterator[None]:
     except (UserError, GeneratorExit):
         raise
     except Exception as error:
-        reason = shown(" ".join(str(error).split()) or type(error).__name__)
+        reason = shown(one_line(error))
         raise DamagedArchiveError(
             f"{path} ({path.stat().st_size:,} bytes) is damaged or cut short: {reason}"
         ) from error

@@ -7,9 +7,9 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibgan_jax.data import image_sets, png
-from ibgan_jax.errors import UserError
+from ibgan_jax.errors import UserError, blamed_on
 
 VERSION = "1.0.0"
 # What `preparing` notes in metadata.json.
@@ -34,6 +34,9 @@ NOTED = {
 _THREADS = 16
 _CHUNK_BYTES = 16 * 2**20  # of pixels, that a thread reads at once: a read costs more than a record
 _SAMPLE = 16
+_blamed_on = partial(
+    blamed_on, verdict="is damaged", advice="; remove that directory and prepare it again"
+)
 
 
 def home(name: str, directory: Path, resolution: int) -> Path:
@@ -55,20 +58,6 @@ def read_metadata(place: Path) -> dict[str, Any]:
         if missing or len(bytes.fromhex(metadata["identity"])) != 32:
             raise ValueError("metadata.json is not as it was written")
         return metadata
-
-
-@contextmanager
-def _blamed_on(place: Path) -> Iterator[None]:
-    """Over missing or damaged files, TFDS, ArrayRecord and Pillow raise almost anything."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(
-            f"{place} is damaged ({reason}); remove that directory and prepare it again"
-        ) from error
 
 
 class ImageReader:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibgan_jax.data import sprites
-from ibgan_jax.errors import UserError
+from ibgan_jax.errors import UserError, one_line
 
 FORMAT = "ibgan_jax packed images"
 FORMAT_VERSION = 1
@@ -121,8 +121,7 @@ def _read(path: Path, shape: tuple[int, int]) -> tuple[NDArray[np.uint8] | None,
             return None, f"{note.name} is not of format version {FORMAT_VERSION}"
         records = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, TokenError) as error:  # NumPy parses a header as Python.
-        reason = " ".join(str(error).split())
-        return None, f"cannot be read ({reason})"
+        return None, f"cannot be read ({one_line(error)})"
     if records.shape != shape or records.dtype != np.uint8:
         return None, f"holds {records.dtype} {list(records.shape)}, not uint8 {list(shape)}"
     if not records.flags.c_contiguous or _sha256(records) != said.get("sha256"):
@@ -170,7 +169,7 @@ def explained(directory: Path, advice: str = OTHER_DIRECTORY) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # ArrayRecord's writer knows only RuntimeError.
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        reason = getattr(error, "strerror", None) or one_line(error)
         if isinstance(error, FileExistsError | NotADirectoryError):
             reason = "not a directory"
         raise UserError(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ibgan_jax.errors import UserError
+from ibgan_jax.errors import UserError, one_line
 
 PATCH = 64  # pixels a side, what a sprite's image measures
 BOX = (350, 274)  # width and height into which disentanglement_lib shrinks the painting
@@ -36,7 +36,7 @@ def read_painting(path: str | Path) -> tuple[NDArray[np.float32], str]:
     except UnidentifiedImageError as error:
         raise _refused(path, "it is not a picture") from error
     except Exception as error:  # Damaged files raise anything, from OSError to SyntaxError.
-        raise _refused(path, " ".join(str(error).split())[:200] or "it is damaged") from error
+        raise _refused(path, one_line(error)) from error
     picture.thumbnail(BOX, Image.Resampling.BICUBIC)
     width, height = picture.size
     if min(width, height) < PATCH:

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ibgan_jax.data import packed, sprites
-from ibgan_jax.errors import UserError
+from ibgan_jax.errors import UserError, blamed_on
 
 NAME = "dsprites"
 LABELS = ("label_shape", "label_scale", "label_orientation", "label_x_position", "label_y_position")
 _SPLIT = "train"
 _CHUNK = 4096
 _THREADS = 2
+_blamed_on = partial(blamed_on, verdict="cannot be read", advice=": files are missing or damaged")
 
 
 def load_prepared(
@@ -152,20 +153,6 @@ def _open(home: Path, factor_sizes: tuple[int, ...]) -> tuple[Any, Callable[[byt
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         source = builder.as_data_source(_SPLIT, deserialize_method=raw)
     return source, tf_example_pb2.Example.FromString
-
-
-@contextmanager
-def _blamed_on(home: Path) -> Iterator[None]:
-    """Over missing or damaged files, TFDS, ArrayRecord and Pillow raise almost anything."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{home} cannot be read ({reason}): files are missing or damaged"
-        ) from error
 
 
 def _check_features(features: Any, factor_sizes: tuple[int, ...], home: Path) -> None:

@@ -9,7 +9,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +21,16 @@ from ibgan_jax.data import packed, sprites
 from ibgan_jax.data.feed import StreamedFeed
 from ibgan_jax.data.sprite_dataset import PLAIN, SpriteDataset
 from ibgan_jax.data.variants import Variant
-from ibgan_jax.errors import UserError
+from ibgan_jax.errors import UserError, blamed_on
 
 if TYPE_CHECKING:
     from ibgan_jax.data.dsprites_tfds import DspritesPacked
 
 _BYTES_ON_DISK = 300  # of a record, rounded up from the 220 measured
 _STALE_SECONDS = 3600
+_blamed_on = functools.partial(
+    blamed_on, verdict="is damaged", advice="; remove that directory to have it written anew"
+)
 
 
 class RecordReader:
@@ -161,20 +164,6 @@ def _open_reader(builder: DspritesPacked, factor_sizes: tuple[int, ...]) -> Reco
         if len(reader) != size or not np.array_equal(reader.factors(sample.tolist()), wanted):
             raise ValueError(f"not the {size} records expected, in order")
     return reader
-
-
-@contextlib.contextmanager
-def _blamed_on(place: Path) -> Iterator[None]:
-    """Damaged files raise anything, from OSError to a bare RuntimeError."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(
-            f"{place} is damaged ({reason}); remove that directory to have it written anew"
-        ) from error
 
 
 def _remove_stale(directory: Path) -> None:

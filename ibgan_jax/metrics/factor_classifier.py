@@ -31,7 +31,7 @@ from flax import traverse_util
 from ibgan_jax import __version__, data
 from ibgan_jax.data.dataset import Dataset
 from ibgan_jax.data.order import Order
-from ibgan_jax.errors import UserError
+from ibgan_jax.errors import UserError, one_line
 from ibgan_jax.metrics.encoding import BATCH_SIZE
 from ibgan_jax.networks.factor_net import FactorNet
 
@@ -251,8 +251,9 @@ def load(path: str | Path) -> tuple[Callable[[jax.Array], jax.Array], dict[str, 
             f"python -m {__name__} --out={folder}"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder} is damaged ({reason}); put back a copy or train anew") from error
+        raise UserError(
+            f"{folder} is damaged ({one_line(error)}); put back a copy or train anew"
+        ) from error
     apply, params = jax.jit(lambda p, x: net.apply({"params": p}, x)[0]), jax.device_put(params)
 
     def features_of(images: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ibgan_jax.errors import UserError
+from ibgan_jax.errors import UserError, one_line
 from ibgan_jax.metrics.torch_pickle import Storage, Tensor, run
 
 MAGIC = 0x1950A86A20F9469CFC6C  # what the first pickle of the older format holds
@@ -37,7 +37,7 @@ def read_state_dict(content: bytes, name: str) -> dict[str, np.ndarray]:
         return {key: _array(tensor, storages) for key, tensor in tensors.items()}
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, struct.error) as error:
         said = isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError)
-        reason = " ".join(str(error).split())[:160] if said else "it is cut or damaged"
+        reason = one_line(error) if said else "it is cut or damaged"
         raise UserError(f"{name} cannot be read as weights of PyTorch's: {reason}") from error
 
 

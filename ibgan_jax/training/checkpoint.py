@@ -23,7 +23,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ibgan_jax.errors import UserError
+from ibgan_jax.errors import UserError, one_line
 
 PyTree = Any
 
@@ -231,7 +231,7 @@ class Checkpoints:
             with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
                 restored = reader.restore(self._path(step), args=ocp.args.Composite(**items))
         except Exception as error:  # Orbax raises anything from Exception to KeyError
-            return f"Orbax: {type(error).__name__} {' '.join(str(error).split())[:200]}"
+            return f"Orbax: {type(error).__name__} {one_line(error)}"
         return restored.state, restored.record["extra"]
 
     def _retire(self, damaged: dict[int, str], used: int, log: Callable[[str], object]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ibgan_jax import distributed, reports
-from ibgan_jax.errors import UserError
+from ibgan_jax.errors import UserError, one_line
 from ibgan_jax.training import evaluation
 from ibgan_jax.training.checkpoint import Checkpoints
 from ibgan_jax.training.run import Run
@@ -105,7 +105,7 @@ class Member:
         except UserError:
             raise
         except Exception as error:
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:300]
+            reason = getattr(error, "strerror", None) or one_line(error)
             raise UserError(
                 f"cannot save a checkpoint in {self.workdir.checkpoints} ({reason}); "
                 "those before it stay, and the same command goes on from there"
