@@ -285,7 +285,7 @@ def test_failed_save_is_raised_and_orbax_stays_quiet(tmp_path, monkeypatch, capf
     def fail(directory):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ibgan_jax.training.checkpoint._write_manifest", fail)
+    monkeypatch.setattr("ibgan_jax.training.manifest.write", fail)
     ckpts = Checkpoints(tmp_path)
     ckpts.save(1, {"x": jnp.zeros(3)}, score=None)
     with pytest.raises(OSError, match="No space"):

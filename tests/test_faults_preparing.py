@@ -10,6 +10,7 @@ import pytest
 import struck
 import test_faults
 import test_faults_around
+import test_prepare_interrupted
 import test_preparing
 import tiny
 
@@ -65,7 +66,7 @@ def descendants(pid):
 
 def check_prepared_again(photographs, data, workers):
     limit = time.monotonic() + 20
-    while any(test_preparing.alive(pid) for pid in workers):
+    while any(test_prepare_interrupted.alive(pid) for pid in workers):
         assert time.monotonic() < limit, "workers outlive their parent"
         time.sleep(0.05)
     prepare("folder", photographs[0], data, 64, test_preparing.quiet, workers=1)

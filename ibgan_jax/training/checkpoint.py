@@ -8,11 +8,9 @@ manifest agrees. It is written last: a step directory without one is an interrup
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
-import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -24,12 +22,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ibgan_jax.errors import UserError, one_line
+from ibgan_jax.training import manifest
 
 PyTree = Any
 
-MANIFEST = "SHA256SUMS"
 _RECORD = "record/metadata"  # where Orbax's JsonSave puts the item named "record"
 _TEMPORARY = ".orbax-checkpoint-tmp"  # Orbax ignores and later removes what ends like this
+_CENTURY = 100 * 365 * 86400  # seconds
 
 # Orbax reports its progress, and errors that it raises as well, through absl's logger.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
@@ -76,7 +75,9 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the complete checkpoints (those with a manifest), ascending."""
-        return sorted(s for s in self._step_directories() if (self._path(s) / MANIFEST).is_file())
+        return sorted(
+            s for s in self._step_directories() if (self._path(s) / manifest.NAME).is_file()
+        )
 
     def best(self) -> int | None:
         """Returns the step with the highest score (the oldest of equals), None without scores."""
@@ -104,7 +105,7 @@ class Checkpoints:
             raise UserError(f"no checkpoint {step} in {self._directory}; there are: {steps}")
         if step is None:
             for interrupted in sorted(set(self._step_directories()) - set(steps)):
-                log(f"{self._path(interrupted)} skipped: an interrupted save (no {MANIFEST})")
+                log(f"{self._path(interrupted)} skipped: an interrupted save (no {manifest.NAME})")
         damaged: dict[int, str] = {}
         for candidate in steps[::-1] if step is None else [step]:
             result = self._attempt(candidate, template)
@@ -162,10 +163,13 @@ class Checkpoints:
             _agreed([])  # the others wait until the primary process is through
             # Retention is ours (_prune): Orbax would delete before the new manifest is written,
             # and its BestN reads every score at start and fails on a damaged one.
-            options = {"cleanup_tmp_directories": True, "lightweight_initialize": True}
-            self._manager = ocp.CheckpointManager(
-                self._directory, options=ocp.CheckpointManagerOptions(**options)
+            # Its timeouts go by the wall clock: one that is set ahead must not end a save.
+            options = ocp.CheckpointManagerOptions(
+                cleanup_tmp_directories=True,
+                lightweight_initialize=True,
+                async_options=ocp.AsyncOptions(timeout_secs=_CENTURY),
             )
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
         return self._manager
 
     def _seal(self, manager: ocp.CheckpointManager, step: int) -> None:
@@ -174,7 +178,7 @@ class Checkpoints:
         try:
             manager.wait_until_finished()
             if jax.process_index() == 0:
-                _write_manifest(self._path(step))
+                manifest.write(self._path(step))
                 self._prune()
         except BaseException as error:
             self._error = error
@@ -194,15 +198,14 @@ class Checkpoints:
         """Reads the JSON part; None unless it is as the manifest says."""
         try:
             content = (self._path(step) / _RECORD).read_bytes()
-            line = _line(hashlib.sha256(content).hexdigest(), _RECORD)
-            listed = line in (self._path(step) / MANIFEST).read_bytes()
+            listed = manifest.lists(self._path(step), _RECORD, content)
             return json.loads(content) if listed else None
         except OSError:
             return None
 
     def _damage(self, step: int) -> str | None:
         """Returns what is wrong with the files of `step`, as the primary process finds them."""
-        reason = _find_damage(self._path(step)) if jax.process_index() == 0 else None
+        reason = manifest.find_damage(self._path(step)) if jax.process_index() == 0 else None
         (is_damaged,) = _agreed([int(reason is not None)])
         return (reason or "see the first process") if is_damaged else None
 
@@ -270,42 +273,3 @@ def _layout(tree: PyTree) -> dict[str, str]:
     )
     named = ((jax.tree_util.keystr(path), x) for path, x in leaves)
     return {k: f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else "empty" for k, x in named}
-
-
-def _line(digest: str, name: str) -> bytes:
-    return f"{digest}  {name}\n".encode()
-
-
-def _manifest(directory: Path) -> bytes:
-    """Returns what the manifest of `directory` must be: a line for every file but itself."""
-    lines = []
-    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
-        if (name := path.relative_to(directory).as_posix()) != MANIFEST:
-            with path.open("rb") as file:
-                lines.append(_line(hashlib.file_digest(file, "sha256").hexdigest(), name))
-    return b"".join(lines)
-
-
-def _write_manifest(directory: Path) -> None:
-    lines, temporary = _manifest(directory), directory / f"{MANIFEST}.tmp"
-    with temporary.open("wb") as file:
-        file.write(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(directory / MANIFEST)
-    descriptor = os.open(directory, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-
-
-def _find_damage(directory: Path) -> str | None:
-    """Returns None when the files are exactly those of the manifest, else what differs first."""
-    try:
-        actual, listed = _manifest(directory), (directory / MANIFEST).read_bytes()
-    except OSError as error:
-        return f"{error.filename}: {error.strerror}"
-    if actual == listed:
-        return None
-    differing = sorted(set(actual.split(b"\n")) ^ set(listed.split(b"\n")), key=lambda x: x[66:])
-    name = differing[0][66:].decode(errors="replace") if differing else ""
-    return f"{name or MANIFEST} is missing, added or not what {MANIFEST} says"
