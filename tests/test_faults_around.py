@@ -68,19 +68,19 @@ def at_line(words, act):
 # Disks and folders
 
 
-def test_a_disk_full_at_a_save(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(reporting, "report", lambda *args, **more: None)
-
-    def fill():
-        """Leaves room for a log point, but not for a checkpoint's largest file."""
+def test_a_disk_full_at_a_save(finished, tmp_path, compiled, monkeypatch):
+    with struck.running(tiny.command(tmp_path), compiled) as process:
+        while not process.stdout.readline().startswith("step 12/"):
+            assert process.poll() is None
+        # While it is scored: leaves room for the records, but not for a checkpoint's largest file.
         (events,) = tmp_path.glob("events*")
-        until.enter_context(full(events.stat().st_size + 8192))
-
-    with contextlib.ExitStack() as until, pytest.raises(UserError) as caught:
-        loop.train(tiny.config(), Workdir(tmp_path), at_line("step 16/", fill))
-    assert f"cannot save a checkpoint in {tmp_path}/checkpoints (" in str(caught.value)
-    assert "\n" not in str(caught.value) and "too large" in str(caught.value)
-    # From step 12, or 6 where a slow machine was still saving 12 when the disk was full.
+        room = events.stat().st_size + 8192
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (room, room))
+        _, err = process.communicate(timeout=struck.SECONDS)
+    assert (process.returncode, err.count("\n")) == (2, 1), err
+    assert err.startswith(f"error: cannot save a checkpoint in {tmp_path}/checkpoints (")
+    assert "File too large)" in err
+    # From step 6, or 12 where the machine was slow to fill its disk.
     check_goes_on(finished, tmp_path, (6, 12), monkeypatch)
 
 

@@ -12,7 +12,9 @@ import json
 import logging
 import math
 import shutil
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,19 @@ _CENTURY = 100 * 365 * 86400  # seconds
 
 # Orbax reports its progress, and errors that it raises as well, through absl's logger.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+# It writes each array in a task. What fails the first is raised; Python would print the others,
+# and that those which then end find nobody who waits for them.
+warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in record.getMessage())
+_print_unraisable = sys.unraisablehook
+
+
+def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _print_unraisable(unraisable)
+
+
+sys.unraisablehook = _unraisable
 
 
 class Checkpoints:

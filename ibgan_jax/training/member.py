@@ -105,9 +105,9 @@ class Member:
         except UserError:
             raise
         except Exception as error:
-            # TensorStore names its files, in quotes, before it says what is the matter with them.
-            said = one_line(error, longest=10_000).rpartition('": ')[2]
-            reason = getattr(error, "strerror", None) or said[:300]
+            # TensorStore says this after files' names in quotes and before its settings.
+            said = one_line(error, longest=10_000).rpartition('": ')[2].partition(" [")[0]
+            reason = getattr(error, "strerror", None) or said[:200]
             raise UserError(
                 f"cannot save a checkpoint in {self.workdir.checkpoints} ({reason}); "
                 "those before it stay, and the same command goes on from there"
