@@ -16,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ibgan_jax.training.workdir import Workdir
+
 COLUMNS = ("best", "median", "last", "fresh votes", "active dimensions")
 
 
 def row(run: Path) -> dict[str, float]:
-    scores = json.loads((run / "scores.json").read_text())
+    scores = Workdir(run).read_scores()
     training = scores["training"]
     return {
         "best": training["best"],

@@ -109,7 +109,7 @@ def test_cut_scores_are_not_drawn(stopped, capsys, part):
     assert launch.main(["launch.py", "--mode=report", f"--workdir={stopped}"]) == 0
     said = capsys.readouterr()
     assert said.err == ""
-    assert f"{stopped}/scores.json cannot be read" in said.out
+    assert f"{stopped}/scores.json is damaged; scoring again" in said.out
     assert (stopped / "scores.json").read_bytes() == whole
 
 

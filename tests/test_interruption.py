@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import pytest
 import tiny
 
 import launch
-from ibgan_jax.training import loop, reporting
+from ibgan_jax.errors import UserError
+from ibgan_jax.training import loop, member, reporting
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
@@ -110,6 +112,31 @@ def test_a_second_signal_acts_at_once(kind):
         assert stop()
         signal.raise_signal(kind)
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_signal_while_the_last_step_is_scored(finished, copy, small, monkeypatch):
+    shutil.rmtree(copy / "checkpoints/24")
+    (copy / "report.html").unlink(missing_ok=True)
+    score = member.Member._evaluate
+
+    def struck(self, step, state):
+        signal.raise_signal(signal.SIGTERM)
+        return score(self, step, state)
+
+    with monkeypatch.context() as patch, pytest.raises(loop.InterruptedRunError, match="step 24;"):
+        patch.setattr(member.Member, "_evaluate", struck)
+        tiny.train(copy)
+    assert not (copy / "report.html").exists()
+    assert f"{copy} has 24 of 24 steps: nothing to train" in tiny.train(copy)
+    assert (copy / "report.html").exists()
+    check_same(finished, copy)
+
+
+def test_checkpoints_of_nobody_knows_what(copy, small):
+    (copy / "config.json").unlink()
+    with pytest.raises(UserError, match="says what its checkpoints are of; put back a copy"):
+        tiny.train(copy)
+    assert not (copy / "config.json").exists()
 
 
 @pytest.mark.parametrize("place", ["state", "record", "SHA256SUMS"])

@@ -5,7 +5,6 @@ As a program this is launch.py on that small scale, for tests that interrupt it.
 
 import contextlib
 import functools
-import json
 import os
 import runpy
 import subprocess
@@ -180,7 +179,7 @@ def metrics(path):
 
 
 def scores(path):
-    return json.loads((Path(path) / "scores.json").read_text())
+    return Workdir(path).read_scores()
 
 
 if __name__ == "__main__":

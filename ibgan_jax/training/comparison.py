@@ -115,14 +115,7 @@ def _gather(workdirs: Sequence[Workdir], published: table.Published | None) -> l
 
 
 def _entry(workdir: Workdir) -> table.Entry:
-    try:
-        scores = json.loads(workdir.scores.read_text())
-    except ValueError as error:
-        raise UserError(
-            f"{workdir.scores} cannot be read ({error}); score it again with "
-            f"--mode=evaluate --workdir={workdir.path}"
-        ) from error
-    return table.Entry(workdir.path, workdir.must_exist()["config"], scores)
+    return table.Entry(workdir.path, workdir.must_exist()["config"], workdir.read_scores())
 
 
 def _write(rows: Sequence[table.Row], home: Path, log: Log) -> None:

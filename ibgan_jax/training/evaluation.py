@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -138,7 +137,7 @@ def evaluate(
         "training": history(run, workdir),
         "run": {"model": config.model, "seed": config.seed, "checkpoint_step": step},
     }
-    workdir.write_json(workdir.scores, scores)
+    workdir.write_scores(scores)
     distributed.wait_for_all("scores are written")
     return scores
 
@@ -251,15 +250,15 @@ def _share_only(
 
 def current_scores(run: Run, workdir: Workdir, step: int | None, log: Callable) -> dict[str, Any]:
     """scores.json if it is about a checkpoint (`step`) that is still kept, else made anew."""
-    if workdir.scores.exists():
-        try:
-            scores = json.loads(workdir.scores.read_text())
-            about = scores["run"]["checkpoint_step"]
-        except (ValueError, TypeError, KeyError):
-            log(f"{workdir.scores} cannot be read; scoring again")
-        else:
-            if (workdir.checkpoints / str(about)).is_dir() and step in (None, about):
-                return scores
+    try:
+        scores = workdir.read_scores()
+    except UserError:
+        log(f"{workdir.scores} is damaged; scoring again")
+        scores = None
+    if scores is not None:
+        about = scores["run"]["checkpoint_step"]
+        if (workdir.checkpoints / str(about)).is_dir() and step in (None, about):
+            return scores
     return evaluate(run, workdir, step, log)
 
 

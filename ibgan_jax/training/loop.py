@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -64,8 +64,9 @@ def train_together(runs: Sequence[tuple[ConfigDict, Workdir]], log: Log = print)
         configs.check(config)
         if not configs.same_program(config, runs[0][0]):
             raise ValueError(f"{workdir.path} cannot train together with {runs[0][1].path}")
-        recorded = workdir.recorded()
-        if recorded is not None and Checkpoints(workdir.checkpoints).steps():
+        recorded = workdir.recorded()  # a damaged record is not written over
+        if Checkpoints(workdir.checkpoints).steps():
+            recorded = recorded or workdir.must_exist()
             configs.check_same(recorded["config"], config, workdir.path)
     first = runs[0][0]
     if first.fid.every:
@@ -188,6 +189,9 @@ class _Training:
                 self._population.advance(batches)
                 if not self._at(first + step * program.steps):
                     return
+        # A signal that came while the last step was scored: what is left is the report.
+        if self._any(self._stop()) and self._alive:
+            self._interrupt(last)
 
     def _batches(self, steps: int) -> Iterator[Any]:
         """What the data set yields for members fed here; those of one seed share their order."""
@@ -227,10 +231,13 @@ class _Training:
                 member.wait()  # Orbax's processes meet at points that know no members
         self._say_diverged()
         if stopping and not last and self._alive:
-            for _, member in self._alive:
-                member.wait()
-            raise InterruptedRunError(f"stopped and saved at step {step}; the same command goes on")
+            self._interrupt(step)
         return bool(self._alive)
+
+    def _interrupt(self, step: int) -> NoReturn:
+        for _, member in self._alive:
+            member.wait()
+        raise InterruptedRunError(f"stopped and saved at step {step}; the same command goes on")
 
     def _write(self, step: int) -> None:
         """Logs every member, and shows the mean over them."""

@@ -61,7 +61,7 @@ def rank(
     if len(kinds) > 1:
         log("not ranked without labels: these runs are not all of one system on one data set")
         return
-    scores = [json.loads(workdir.scores.read_text()) for workdir in workdirs]
+    scores = [workdir.read_scores() for workdir in workdirs]
     nats = np.array([s[run.model.share]["value"] for s, run in zip(scores, runs, strict=True)])
     variables = [
         evaluation.restore(run, workdir, s["run"]["checkpoint_step"], log)[0].variables

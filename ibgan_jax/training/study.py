@@ -7,7 +7,6 @@ as if it had been trained alone, and `study.json`, which says what belongs to it
 
 from __future__ import annotations
 
-import json
 import runpy
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,9 +111,8 @@ def _given_up(run: Workdir, log: Log) -> bool:
 
 def _finished(member: ConfigDict, folder: Workdir) -> bool:
     """Whether a run's last step has its scores and its report."""
-    recorded = folder.recorded()
-    if recorded is None or not (folder.scores.exists() and folder.report.exists()):
+    recorded, scores = folder.recorded(), folder.read_scores()
+    if recorded is None or scores is None or not folder.report.exists():
         return False
     configs.check_same(recorded["config"], member, folder.path)
-    scored = json.loads(folder.scores.read_text())["run"]["checkpoint_step"]
-    return scored == member.train.steps
+    return scores["run"]["checkpoint_step"] == member.train.steps

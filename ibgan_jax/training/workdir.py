@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -17,7 +18,7 @@ import jax
 
 from ibgan_jax import __version__, distributed
 from ibgan_jax import config as configs
-from ibgan_jax.errors import UserError
+from ibgan_jax.errors import UserError, one_line
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -107,8 +108,37 @@ class Workdir:
         """
         recorded = self.recorded()
         if recorded is None:
-            raise UserError(f"{self.path} holds no run: there is no config.json in it")
+            kept = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+            more = ", which says what its checkpoints are of; put back a copy" if kept else ""
+            raise UserError(f"{self.path} holds no run: there is no config.json in it{more}")
         return recorded
+
+    def write_scores(self, scores: dict[str, Any]) -> None:
+        """As `write_json`, with a checksum, for what is damaged must never be taken for a score."""
+        noted = {**scores["run"], "sha256": _digest(scores)}
+        self.write_json(self.scores, {**scores, "run": noted})
+
+    def read_scores(self) -> dict[str, Any] | None:
+        """What `write_scores` was given; None when there are no scores.
+
+        Raises:
+          UserError: they are damaged.
+        """
+        try:
+            scores = json.loads(self.scores.read_text())
+            # Those written before there was one have no checksum.
+            noted = scores["run"].pop("sha256", None)
+            if noted not in (None, _digest(scores)):
+                raise ValueError("its checksum is of other numbers")
+            scores["run"]["checkpoint_step"]
+            return scores
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(
+                f"{self.scores} is damaged ({one_line(error)}); score again with "
+                f"--mode=evaluate --workdir={self.path}"
+            ) from error
 
     def write_json(self, path: Path, content: Any) -> None:
         """Atomic: a reader sees the old file or the new one. Of several processes one writes.
@@ -125,6 +155,10 @@ class Workdir:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+
+
+def _digest(scores: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(scores, sort_keys=True).encode()).hexdigest()
 
 
 def environment() -> dict[str, Any]:
