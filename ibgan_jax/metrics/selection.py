@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import rankdata
 
 from ibgan_jax.errors import UserError
 from ibgan_jax.metrics.score import plain
@@ -73,6 +72,8 @@ def rank_correlation(a: ArrayLike, b: ArrayLike) -> float | None:
 
 def spearman(columns: np.ndarray) -> np.ndarray:
     """Rank correlations [K, K] of columns [N, K]; nan where a column is constant."""
+    from scipy.stats import rankdata  # half a second that every command would pay
+
     if not len(columns):
         return np.full((columns.shape[1],) * 2, np.nan)
     # Ranks, halves at worst, are exact: those of a constant column have a norm of exactly 0.
