@@ -77,11 +77,12 @@ def evaluate(
         evaluation.evaluate(run, workdir, step, log, names, classifier)
     scored = [workdir for workdir, _ in left]
     home = scored[0].path if len(scored) == 1 else Path(_common([w.path for w in scored]))
-    rows = _gather(scored, _published(Workdir(home)))
-    _write(rows, home, log)
+    within = Workdir(home)
+    of_study = within.study.exists()
+    _write(_rows(_scored(within) if of_study else scored, within), home, log)
     selection.rank(runs, scored, home, ranked_by, log)
-    if Workdir(home).study.exists():
-        report(Workdir(home), log)
+    if of_study:
+        _draw(within, log)
 
 
 def _runs(configs: Sequence[dict[str, Any]], log: Log) -> Iterator[Run]:
@@ -110,8 +111,12 @@ def _published(workdir: Workdir) -> table.Published | None:
     return json.loads(workdir.study.read_text())["config"].get("published")
 
 
-def _gather(workdirs: Sequence[Workdir], published: table.Published | None) -> list[table.Row]:
-    return table.gather([_entry(workdir) for workdir in workdirs], published)
+def _scored(study: Workdir) -> list[Workdir]:
+    return [run for run in find([study.path]) if run.scores.exists()]
+
+
+def _rows(workdirs: Sequence[Workdir], home: Workdir) -> list[table.Row]:
+    return table.gather([_entry(workdir) for workdir in workdirs], _published(home))
 
 
 def _entry(workdir: Workdir) -> table.Entry:
@@ -136,17 +141,21 @@ def report(workdir: Workdir, log: Log = print) -> None:
         return
     if not workdir.study.exists():
         raise UserError(f"{workdir.path} holds no study: there is no {workdir.study.name} in it")
-    found = find([workdir.path])
-    scored = [run for run in found if run.scores.exists()]
-    rows = _gather(scored, _published(workdir))
-    _write(rows, workdir.path, log)
-    entries = [_entry(run) for run in scored]
+    _write(_rows(_scored(workdir), workdir), workdir.path, log)
+    _draw(workdir, log)
+
+
+def _draw(workdir: Workdir, log: Log) -> None:
+    """The page of a study."""
+    if not distributed.is_main_process():
+        return
+    entries = [_entry(run) for run in _scored(workdir)]
     records = {entry.path: read_metrics(Workdir(entry.path).metrics) for entry in entries}
     figures = list(_figures(workdir, entries, records))
     recorded = json.loads(workdir.study.read_text())
     diverged = {
         run.path.name: json.loads(run.diverged.read_text())["reason"]
-        for run in found
+        for run in find([workdir.path])
         if run.diverged.exists()
     }
     notes = [
@@ -154,13 +163,16 @@ def report(workdir: Workdir, log: Log = print) -> None:
         "checkpoints that training scored.",
         *(f"{name} diverged: {reason}." for name, reason in diverged.items()),
     ]
-    tables = [("Scores", table.cells(rows)), ("Runs", _members(entries))]
+    tables = [
+        ("Scores", table.cells(table.gather(entries, _published(workdir)))),
+        ("Runs", _members(entries)),
+    ]
     if chosen := selection.table(workdir):
         tables.insert(1, ("Chosen without labels", chosen))
     reports.write_report(
         workdir.report,
-        f"{recorded['config']['name']}: {len(scored)} runs",
-        [("runs", len(scored)), ("diverged", len(diverged))],
+        f"{recorded['config']['name']}: {len(entries)} runs",
+        [("runs", len(entries)), ("diverged", len(diverged))],
         figures,
         recorded["config"],
         {},
