@@ -80,8 +80,10 @@ def test_a_disk_full_at_a_save(finished, tmp_path, compiled, monkeypatch):
     assert (process.returncode, err.count("\n")) == (2, 1), err
     assert err.startswith(f"error: cannot save a checkpoint in {tmp_path}/checkpoints (")
     assert "File too large)" in err
-    # From step 6, or 12 where the machine was slow to fill its disk.
-    check_goes_on(finished, tmp_path, (6, 12), monkeypatch)
+    # That of step 6, unless this test was slow to fill the disk.
+    newest = Checkpoints(tmp_path / "checkpoints").steps()[-1]
+    assert newest in (6, 12)
+    check_goes_on(finished, tmp_path, newest, monkeypatch)
 
 
 def test_a_disk_full_at_the_cache(tmp_path):
@@ -126,14 +128,13 @@ def test_nan_in_a_batch(finished, tmp_path, monkeypatch):
         patch.setattr(variants, "make", lambda *args: _Broken())
         with pytest.raises(member.DivergedError, match="is nan at step 8; the last good"):
             tiny.train(tmp_path)
-    check_goes_on(finished, tmp_path, (6,), monkeypatch)
+    check_goes_on(finished, tmp_path, 6, monkeypatch)
 
 
-def check_goes_on(finished, path, steps, monkeypatch):
-    """It resumes at one of `steps` and ends as an undisturbed run."""
+def check_goes_on(finished, path, step, monkeypatch):
+    """It resumes at `step` and ends as an undisturbed run."""
     monkeypatch.setattr(reporting, "report", lambda *args, **more: None)
-    said = tiny.train(path)
-    assert any(f"resuming {path} at step {step}" in said for step in steps)
+    assert f"resuming {path} at step {step}" in tiny.train(path)
     test_faults.check_same(finished, path)
 
 
@@ -159,7 +160,7 @@ def test_infinity_in_a_parameter(finished, tmp_path, monkeypatch):
         patch.setattr(Population, "advance", wrapped)
         with pytest.raises(member.DivergedError, match="at step 21; the last good"):
             tiny.train(tmp_path)
-    check_goes_on(finished, tmp_path, (18,), monkeypatch)
+    check_goes_on(finished, tmp_path, 18, monkeypatch)
 
 
 def test_a_checkpoint_with_nan_is_not_scored(copy, refused):
