@@ -22,9 +22,13 @@ from typing import Any
 import jax
 
 from benchmarks import step
-from ibgan_jax import data, metrics, models
+from ibgan_jax import config as configs
+from ibgan_jax import data, distributed, metrics
 from ibgan_jax.data import sprites
 from ibgan_jax.data.order import Order
+from ibgan_jax.models.base import ByPlayer
+from ibgan_jax.training import evaluation
+from ibgan_jax.training.run import Run
 
 FEEDING = {"steps": 200, "at_once": 10, "batch": 64}
 
@@ -44,6 +48,12 @@ def feed(dataset: data.dataset.Dataset) -> None:
         jax.block_until_ready(decode(dataset.arrays, batch))
 
 
+def score(run: Run, variables: ByPlayer) -> float:
+    """The FactorVAE score as training takes it."""
+    codes = evaluation.encoder(run, variables)
+    return metrics.factor_vae_score(codes, run.dataset, jax.random.key(0)).value
+
+
 def once(directory: Path) -> Iterator[tuple[str, float, str]]:
     """(what, number, unit) of all that is measured once."""
     yield "render and pack the data set", seconds(sprites.render_packed_all), "s"
@@ -54,17 +64,10 @@ def once(directory: Path) -> Iterator[tuple[str, float, str]]:
         feed(dataset)
         yield f"feeding, {dataset.source}", images / seconds(lambda d=dataset: feed(d)), "images/s"
     for name in ("vae", "ibgan"):
-        model = models.get(name)
-        variables = model.init(jax.random.key(0))
-        represent = jax.jit(model.represent)
-
-        def codes_of(images: jax.Array, v: Any = variables, f: Any = represent) -> jax.Array:
-            return f(v, images)
-
-        def score(codes_of: Any = codes_of) -> float:
-            return metrics.factor_vae_score(codes_of, resident, jax.random.key(0)).value
-
-        yield f"FactorVAE score, {name}", seconds(score), "s"
+        config = configs.base("benchmark", name)
+        run = Run(config, configs.make_model(config), resident, distributed.mesh_for(1), {})
+        variables = run.create_state().variables
+        yield f"FactorVAE score, {name}", seconds(lambda r=run, v=variables: score(r, v)), "s"
 
 
 def memory() -> dict[str, Any]:

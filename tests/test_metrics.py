@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +89,36 @@ def test_all_is_dispatched_before_anything_is_fetched():
 
     metrics.Encoder(codes_of, FactorsAsImages((40, 50)))(np.argwhere(np.ones((40, 50))))
     assert events == ["dispatch"] * 40 + ["fetch"] * 40
+
+
+def test_threads_change_no_code():
+    one, two = (
+        metrics.Encoder(of_factors(mixed), FactorsAsImages((40, 50, 3)), threads=n) for n in (1, 2)
+    )
+    factors = np.argwhere(np.ones((40, 50, 3)))  # 120 batches
+    np.testing.assert_array_equal(two(factors), one(factors))
+    batches = [{batch.tobytes() for batch in encode.dataset.batches} for encode in (one, two)]
+    assert len(batches[0]) == 120
+    assert batches[1] == batches[0]
+
+
+def test_two_threads_encode_at_the_same_time():
+    both = threading.Barrier(2, timeout=30)
+
+    def codes_of(images):
+        both.wait()  # breaks unless another batch is being encoded
+        return images.reshape(len(images), -1)
+
+    encode = metrics.Encoder(codes_of, FactorsAsImages((40, 50)), threads=2)
+    assert encode(np.argwhere(np.ones((40, 50)))).shape == (2000, 2)
+
+
+def test_what_a_thread_raises_is_raised():
+    def codes_of(images):
+        raise UserError("no codes today")
+
+    with pytest.raises(UserError, match="no codes today"):
+        metrics.Encoder(codes_of, FactorsAsImages((40, 50)), threads=2)(np.zeros((9, 2), int))
 
 
 @pytest.mark.parametrize("name", metrics.METRICS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import jax
@@ -19,6 +21,8 @@ CodesOf = Callable[[jax.Array], jax.Array]
 BATCH_SIZE = 50
 # Votes are encoded and reduced in parts of about this many images, which bounds the host's memory.
 IMAGES_AT_ONCE = 200_000
+# Batches that a thread takes at a time, where there are several: an interrupt waits for that.
+SHARE = 20
 
 
 class FactorDataset(Protocol):
@@ -41,9 +45,16 @@ class Encoder:
     """
 
     def __init__(
-        self, codes_of: CodesOf, dataset: FactorDataset, batch_size: int = BATCH_SIZE
+        self,
+        codes_of: CodesOf,
+        dataset: FactorDataset,
+        batch_size: int = BATCH_SIZE,
+        threads: int = 1,
     ) -> None:
         """`codes_of`: images [B, H, W, C] -> codes [B, d]; `batch_size` images at a time.
+
+        More than one of `threads` call `codes_of` and `dataset.images` side by side, in no order,
+        outside any of the caller's JAX contexts: both must depend on their arguments alone.
 
         Raises UserError when the dataset has no factors, or none that varies.
         """
@@ -54,7 +65,7 @@ class Encoder:
         self.varied = np.flatnonzero(self.sizes > 1)
         if not len(self.varied):
             raise UserError(f"{dataset.name} has no factor with more than one value")
-        self._codes_of, self._batch_size = codes_of, batch_size
+        self._codes_of, self._batch_size, self._threads = codes_of, batch_size, threads
         self._known = np.zeros(0, np.int64)
         self._codes: np.ndarray | None = None
 
@@ -97,16 +108,26 @@ class Encoder:
         pad = -len(factors) % self._batch_size
         padded = np.concatenate([factors, np.repeat(factors[:1], pad, axis=0)])
         batches = padded.reshape(-1, self._batch_size, factors.shape[-1])
-        # Nothing is fetched before all is dispatched: the device never waits for the host.
-        parts = [self._codes_of(self.dataset.images(batch)) for batch in batches]
+        if self._threads == 1:
+            parts = self._codes_of_batches(batches)
+        else:
+            shares = [batches[i : i + SHARE] for i in range(0, len(batches), SHARE)]
+            with ThreadPoolExecutor(self._threads) as pool:
+                parts = list(itertools.chain(*pool.map(self._codes_of_batches, shares)))
         shapes = {np.shape(part) for part in parts}
         shape = shapes.pop()
         if shapes or len(shape) != 2 or shape[0] != self._batch_size or not shape[1]:
             raise UserError(f"codes must be [{self._batch_size}, d]; got shape {shape}")
-        codes = np.concatenate([np.asarray(part, np.float64) for part in parts])[: len(factors)]
+        codes = np.concatenate(parts, dtype=np.float64)[: len(factors)]
         if not np.isfinite(codes).all():
             raise UserError("codes must be finite numbers; got nan or infinity")
         return codes
+
+    def _codes_of_batches(self, batches: np.ndarray) -> list[np.ndarray]:
+        """The codes of each batch of factors [B, F]."""
+        # Nothing is fetched before all is dispatched: the device never waits for the host.
+        parts = [self._codes_of(self.dataset.images(batch)) for batch in batches]
+        return [np.asarray(part) for part in parts]
 
 
 def draw_fixed(

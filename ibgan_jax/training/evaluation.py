@@ -50,15 +50,25 @@ def score(
         distance = generated.score("fid", run, variables, TRAINING_KEY, path, log, fid.images)
         record[DISTANCE], best = distance.value, -distance.value
     if data.has_factors(run.dataset.name):
-        found = metrics.factor_vae_score(
-            lambda images: run.represent(variables, images),
-            run.dataset,
-            jax.random.key(TRAINING_KEY),
-            batch_size=metrics.BATCH_SIZE * run.mesh.size,
-        )
+        key = jax.random.key(TRAINING_KEY)
+        found = metrics.factor_vae_score(encoder(run, variables), run.dataset, key)
         record |= {SCORE: found.value, "score/active_dimensions": len(found.active)}
         best = found.value
     return record, best
+
+
+def encoder(run: Run, variables: ByPlayer) -> metrics.Encoder:
+    """The codes of the run's representation, encoded the fast way for its devices.
+
+    On one CPU device two batches are encoded at a time: what one leaves of the cores the other
+    takes. On two cores the score of an untrained VAE then takes 9.8 s instead of 14.5, IB-GAN's
+    12.3 instead of 13.8; a third thread adds nothing. Programs that span devices must start in the
+    same order on each, so they are left to one thread.
+    """
+    alone = run.mesh.size == 1 and jax.default_backend() == "cpu"
+    batch_size = metrics.BATCH_SIZE * run.mesh.size
+    codes_of = partial(run.represent, variables)
+    return metrics.Encoder(codes_of, run.dataset, batch_size, threads=2 if alone else 1)
 
 
 def bounds(run: Run, state: TrainState, key: int) -> dict[str, Any]:
@@ -113,11 +123,10 @@ def evaluate(
     found = {}
     if of_codes:
         found = metrics.evaluate_all(
-            lambda images: run.represent(variables, images),
+            encoder(run, variables),
             run.dataset,
             jax.random.key(EVALUATION_KEY),
             of_codes,
-            batch_size=metrics.BATCH_SIZE * run.mesh.size,
             posterior_of=posterior and jax.jit(lambda images: posterior(variables, images)),
         )
     for name in of_generator:
