@@ -66,7 +66,7 @@ def once(directory: Path) -> Iterator[tuple[str, float, str]]:
     for name in ("vae", "ibgan"):
         config = configs.base("benchmark", name)
         run = Run(config, configs.make_model(config), resident, distributed.mesh_for(1), {})
-        variables = run.create_state().variables
+        variables = run.model.init(jax.random.key(0))
         yield f"FactorVAE score, {name}", seconds(lambda r=run, v=variables: score(r, v)), "s"
 
 
@@ -87,17 +87,24 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     sizes = [int(size) for size in options.population.split(",") if size]
-    found = {"machine": step.machine(), "rows": step.measure(16, 10, options.rounds, sizes, ())}
+    found = {"machine": step.machine(), "rows": {}, "once": []}
+
+    def keep() -> None:
+        """After every part, so that an interruption costs that part alone."""
+        if options.json:
+            options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+    found["rows"] = step.measure(16, 10, options.rounds, sizes, ())
     step.show(found)
-    found["once"] = []
+    keep()
     for what, number, unit in once(options.dir):
         print(f"{what:32}{number:12,.1f} {unit}", flush=True)
         found["once"].append({"what": what, "value": number, "unit": unit})
+        keep()
     found["memory"] = memory()
     print(f"{'memory of ten members, peak':32}{found['memory']['measured_mib']:12,.0f} MiB")
     print(f"{'the same, predicted':32}{found['memory']['predicted_mib']:12,.0f} MiB")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    keep()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The IB-GAN dSprites step in PyTorch, written for speed: what ours is measured against.
 
 channels_last, everything expensive computed once, no gradient that nobody reads, RMSprop over all
-parameters of a player at once. The networks are those of the authors' code.
+parameters of a player at once. The networks are those of the authors' code. It runs where its
+images lie, on a CPU or a GPU.
 """
 
 from __future__ import annotations
@@ -59,12 +60,16 @@ def players(width: int) -> dict[str, nn.Module]:
     return dict(zip(RATES, (encoder, generator, reconstructor, discriminator), strict=True))
 
 
-def make_step(width: int, images: torch.Tensor, threads: int, bfloat16: bool) -> Callable[[], None]:
+def make_step(
+    width: int, images: torch.Tensor, threads: int, bfloat16: bool, tf32: bool = False
+) -> Callable[[], None]:
     """A function that makes one update of all four players on images [B, 1, 64, 64] in [-1, 1]."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
+    device = images.device
     networks = {
-        name: net.to(memory_format=torch.channels_last) for name, net in players(width).items()
+        name: net.to(device, memory_format=torch.channels_last)
+        for name, net in players(width).items()
     }
     e, g, q, d = networks.values()
     parameters = {name: list(net.parameters()) for name, net in networks.items()}
@@ -74,15 +79,16 @@ def make_step(width: int, images: torch.Tensor, threads: int, bfloat16: bool) ->
     ]
     images = images.contiguous(memory_format=torch.channels_last)
     batch, level = len(images), 1.0
-    ones, zeros = torch.ones(batch, 1), torch.zeros(batch, 1)
+    ones, zeros = torch.ones(batch, 1, device=device), torch.zeros(batch, 1, device=device)
     bce = nn.functional.binary_cross_entropy_with_logits
 
     def noisy(x: torch.Tensor) -> torch.Tensor:
         return (x + level * torch.randn_like(x)).clamp(-1, 1)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            z = torch.randn(batch, Z)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            z = torch.randn(batch, Z, device=device)
             mean, log_variance = e(z).chunk(2, 1)
             kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1).mean()
             generated = noisy(g(mean + (0.5 * log_variance).exp() * torch.randn_like(mean)))

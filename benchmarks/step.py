@@ -5,11 +5,14 @@
 
 Rows: the step on images that lie ready (`bare`), fed from the resident data set as training feeds
 it (`resident`), the same networks without minimal filtering (`patches`), and with XLA's own
-convolutions (`lax`), which run outside `lax.scan` because their gradients collapse inside it; on a
-CPU where PyTorch is installed, its step too (`pytorch`, and with bfloat16 autocast `pytorch bf16`).
-With --population=4,10 also populations of so many members, as they train (`population 4`) and with
-all of them in one vmap (`vmap 4`), in time a member. Each round runs every row once; the table
-gives medians and minima over the rounds and ratios of medians. Compile time stands apart.
+convolutions (`lax`), which run outside `lax.scan` because their gradients collapse inside it; where
+PyTorch is installed for the same device, its step too (`pytorch`, and with bfloat16 autocast
+`pytorch bf16`). All in float32, and on an accelerator also at the other precisions (`resident
+tf32`, `resident bfloat16`, `pytorch tf32`); there JAX leaves PyTorch memory only with
+XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment. With --population=4,10 also populations of
+so many members, as they train (`population 4`) and with all of them in one vmap (`vmap 4`), in time
+a member. Each round runs every row once; the table gives medians and minima over the rounds and
+ratios of medians. Compile time stands apart.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import platform
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -74,6 +78,7 @@ def random_records(count: int = 4096) -> np.ndarray:
 
 def rows(width: int, steps: int, populations: Sequence[int] = ()) -> dict:
     """{name: (a function that runs `steps` steps, a state of its own, members)}."""
+    jax.config.update("jax_default_matmul_precision", distributed.PRECISIONS[distributed.EXACT])
     config = configs.base("benchmark", "ibgan")
     config.network.generator_width = config.network.discriminator_width = width
     config.train.steps_per_dispatch = config.train.steps = steps
@@ -108,12 +113,20 @@ def rows(width: int, steps: int, populations: Sequence[int] = ()) -> dict:
         with mock.patch.dict(winograd.MATRICES, clear=True):
             return unfiltered(current, images, nothing, hparams)[0]
 
+    def at_precision(name: str, current: state.TrainState) -> state.TrainState:
+        with jax.default_matmul_precision(distributed.PRECISIONS[name]):
+            return resident(current, dataset.arrays, batch, hparams)[0]
+
     programs: dict[str, Program] = {
         "bare": lambda s: bare(s, images, nothing, hparams)[0],
         "resident": lambda s: resident(s, dataset.arrays, batch, hparams)[0],
         "patches": patches,
         "lax": loop,
     }
+    if jax.default_backend() != "cpu":
+        for name in distributed.PRECISIONS:
+            if name != distributed.EXACT:
+                programs[f"resident {name}"] = partial(at_precision, name)
     run = Run(config, model, dataset, distributed.mesh_for(1), scalars)
     made = {
         name: (program, distributed.stack(run.mesh, run.create_state()), 1)
@@ -152,28 +165,32 @@ def population_rows(run: Run, batch: Any, steps: int, count: int) -> dict:
 def pytorch_rows(width: int, images: np.ndarray, steps: int) -> dict:
     """The same of PyTorch, where it is installed, on images [B, 64, 64, 1].
 
-    On the CPU only: beside JAX on another device the ratio would say nothing.
+    On JAX's device only: a ratio to a step on another would say nothing.
     """
-    if jax.default_backend() != "cpu":
-        return {}
     try:
         import torch
 
         from benchmarks import pytorch
     except ImportError:
         return {}
+    cpu = jax.default_backend() == "cpu"
+    if not cpu and not (jax.default_backend() == "gpu" and torch.cuda.is_available()):
+        return {}
 
-    def row(bfloat16: bool) -> tuple[Program, None, int]:
-        x = torch.tensor(images).permute(0, 3, 1, 2)
-        update = pytorch.make_step(width, x, os.cpu_count() or 1, bfloat16)
+    def row(bfloat16: bool = False, tf32: bool = False) -> tuple[Program, None, int]:
+        x = torch.tensor(images, device="cpu" if cpu else "cuda").permute(0, 3, 1, 2)
+        update = pytorch.make_step(width, x, os.cpu_count() or 1, bfloat16, tf32)
 
         def program(_: None) -> None:
             for _ in range(steps):
                 update()
+            if not cpu:
+                torch.cuda.synchronize()
 
         return program, None, 1
 
-    return {"pytorch": row(False), "pytorch bf16": row(True)}
+    found = {"pytorch": row(), "pytorch bf16": row(bfloat16=True)}
+    return found if cpu else {**found, "pytorch tf32": row(tf32=True)}
 
 
 def measure(
