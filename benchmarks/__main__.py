@@ -1,10 +1,10 @@
 """Everything that is measured, as one table.
 
-    python -m benchmarks [--dir=data] [--population=4,10] [--rounds=5] [--json=FILE]
+    python -m benchmarks [--dir=data] [--population=4,10,32] [--rounds=5] [--json=FILE]
 
 First the rows of `benchmarks.step`, interleaved; then, once each: the renderer, the two ways to
 feed the step, the FactorVAE score of an untrained VAE and IB-GAN (what it takes is encoding), and
-the memory of a population of ten. An hour on two cores; nothing else should run.
+the memory of a population of ten. Half an hour on two cores; nothing else should run.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def memory() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--dir", type=Path, default=Path("data"))
-    parser.add_argument("--population", default="4,10", help="sizes")
+    parser.add_argument("--population", default="4,10,32", help="sizes")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -12,7 +12,6 @@ rounds otherwise in the last bits and is as right, and the run of another seed.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
 import dataclasses
 import json
@@ -38,13 +37,6 @@ from ibgan_jax.training.step import make_train_steps
 TAGS = ("loss/discriminator", "bounds/lower", "bounds/upper")
 OTHERWISE, ANOTHER = "float32, unfiltered", "float32, another seed"
 WINDOW = 20  # steps that a value is the mean of
-
-
-@contextlib.contextmanager
-def unfiltered() -> Iterator[None]:
-    """Convolutions as one product each."""
-    with mock.patch.dict(winograd.MATRICES, clear=True):
-        yield
 
 
 def program_at(run: Run, precision: str) -> Program:
@@ -86,7 +78,7 @@ def rows(directory: Path, width: int, steps: int) -> Iterator[tuple[str, dict[st
     run = build(config)
     for precision in distributed.PRECISIONS:
         yield precision, curves(run, program_at(run, precision))
-    with unfiltered():
+    with mock.patch.dict(winograd.MATRICES, clear=True):
         yield OTHERWISE, curves(run, program_at(run, distributed.EXACT))
     another = run.of(copy.deepcopy(config))
     another.config.seed += 1
@@ -118,6 +110,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
+    if options.steps < WINDOW:
+        parser.error(f"--steps={options.steps} must be {WINDOW} or more")
     found: dict[str, Any] = {
         "machine": machine() | {"width": options.width, "steps": options.steps},
         "rows": {},
