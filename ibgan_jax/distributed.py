@@ -26,7 +26,12 @@ AXES = ("population", "data")
 # sums, and all else, stay float32. Accelerators round to TF32 or bfloat16 unless told not to.
 EXACT = "float32"
 MIB = 2**20
-PRECISIONS = {EXACT: "highest", "tf32": "TF32_TF32_F32", "bfloat16": "BF16_BF16_F32"}
+PRECISIONS = {
+    EXACT: "highest",
+    "tf32": "TF32_TF32_F32",
+    "bfloat16": "BF16_BF16_F32",
+    "float16": "TF32_TF32_F32",
+}
 
 
 def devices() -> list[jax.Device]:

@@ -7,6 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ibgan_jax.networks.convolution import Conv, ConvTranspose, Initializer
+from ibgan_jax.networks.normalisation import BatchNorm
+
+SLOPE = 0.2  # of the leaky ReLU
 
 
 class Generator(nn.Module):
@@ -18,16 +21,13 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, r: jax.Array, train: bool) -> jax.Array:
-        def normalise(x: jax.Array) -> jax.Array:
-            return nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
-
         g = self.width
         for features in (16 * g, 8 * 8 * 4 * g):
-            r = normalise(nn.Dense(features, kernel_init=self.kernel_init)(r))
+            r = BatchNorm()(nn.Dense(features, kernel_init=self.kernel_init)(r), train)
         x = r.reshape(-1, 8, 8, 4 * g)
         for features, size, stride in ((4 * g, 3, 1), (4 * g, 3, 1), (2 * g, 4, 2), (g, 4, 2)):
             x = ConvTranspose(features, size, stride, 1, False, self.kernel_init)(x)
-            x = normalise(x)
+            x = BatchNorm()(x, train)
         x = ConvTranspose(self.channels, 4, 2, 1, kernel_init=self.kernel_init)(x)
         return jnp.tanh(x)  # [B, 64, 64, channels]
 
@@ -45,9 +45,7 @@ class ConvBlocks(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         for features, size, stride, pad, batch_norm in self.blocks:
             x = Conv(features, size, stride, pad, not batch_norm, self.kernel_init)(x)
-            if batch_norm:
-                x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
-            x = nn.leaky_relu(x, 0.2)
+            x = BatchNorm(SLOPE)(x, train) if batch_norm else nn.leaky_relu(x, SLOPE)
         return x
 
 
@@ -68,8 +66,7 @@ class Head(nn.Module):
         if self.hidden:
             # The authors keep this convolution's bias although BatchNorm follows.
             x = Conv(self.hidden, 1, kernel_init=self.kernel_init)(x)
-            x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
-            x = nn.leaky_relu(x, 0.2)
+            x = BatchNorm(SLOPE)(x, train)
         x = Conv(self.outputs, 1, kernel_init=self.kernel_init)(x)
         return x.reshape(-1, self.outputs)
 

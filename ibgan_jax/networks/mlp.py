@@ -6,6 +6,7 @@ import jax
 from flax import linen as nn
 
 from ibgan_jax.networks.convolution import Initializer
+from ibgan_jax.networks.normalisation import BatchNorm
 
 
 class StochasticEncoder(nn.Module):
@@ -23,9 +24,7 @@ class StochasticEncoder(nn.Module):
     def __call__(self, z: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         for features in self.hidden:
             z = nn.Dense(features, kernel_init=self.kernel_init)(z)
-            if self.batch_norm:
-                z = nn.BatchNorm(use_running_average=not train, momentum=0.9)(z)
-            z = nn.relu(z)
+            z = BatchNorm()(z, train) if self.batch_norm else nn.relu(z)
         z = nn.Dense(2 * self.outputs, kernel_init=self.kernel_init)(z)
         return z[:, : self.outputs], z[:, self.outputs :]
 

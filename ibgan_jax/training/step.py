@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from ibgan_jax.models.base import Hparams, Model
@@ -51,10 +52,15 @@ def make_train_steps(
     """
 
     def one(state: TrainState, arrays: Any, batches: Any, hparams: Hparams) -> tuple:
-        def body(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-            return train_step(model, state, decode(arrays, batch), hparams)
+        names: list[str] = []
 
-        return jax.lax.scan(body, state, batches)
+        def body(state: TrainState, batch: Any) -> tuple[TrainState, jax.Array]:
+            state, metrics = train_step(model, state, decode(arrays, batch), hparams)
+            names[:] = metrics
+            return state, jnp.stack(list(metrics.values()))  # one write a step for all of them
+
+        state, rows = jax.lax.scan(body, state, batches)
+        return state, dict(zip(names, rows.T, strict=True))
 
     def steps(state: TrainState, arrays: Any, batches: Any, hparams: Hparams) -> tuple:
         if len(state.step) == 1:  # spares XLA a batch dimension in every product
