@@ -121,8 +121,9 @@ def _product_of(
         x = narrow(x, formulation)
     if _outputs_laid_out(h, w, kernel, stride, formulation):
         matrices = [_tap_matrix(kernel, stride)]
-        (products,) = _products([to_blocks(x, stride, pad)], matrices, formulation)
-        y = collect(products, blocks)
+        extra = (w + blocks - 1) % 2  # an even number of blocks divides into even products
+        (products,) = _products([to_blocks(x, stride, pad, extra)], matrices, formulation)
+        y = collect(products, blocks, extra)
     else:
         matrices = [kernel.reshape(size * size * channels, features)]
         (y,) = _products([unfold(x, blocks, stride, pad)], matrices, formulation)
@@ -142,9 +143,7 @@ def _products(
     return list(jax.vmap(one)(jnp.stack(images), jnp.stack(matrices)))  # in one launch
 
 
-def _filtered(
-    h: int, w: int, kernel: jax.Array, stride: int, formulation: Formulation
-) -> bool:
+def _filtered(h: int, w: int, kernel: jax.Array, stride: int, formulation: Formulation) -> bool:
     """Whether minimal filtering serves a convolution with h x w outputs.
 
     Not for few channels: products less deep than 16 cost more in layout than they save. On an
@@ -160,15 +159,17 @@ def _filtered(
 def _outputs_laid_out(
     h: int, w: int, kernel: jax.Array, stride: int, formulation: Formulation
 ) -> bool:
-    """Whether a convolution with h x w outputs has less to lay out on the side of its outputs.
+    """Whether a convolution with h x w outputs lays out products instead of patches.
 
-    On a CPU patches of the inputs are what `winograd` was measured against.
+    It then has fewer bytes to move and more FLOP to do, for the border's blocks are multiplied too:
+    what a GPU gains from it in 16 bits it loses in float32. Below six tenths XLA also keeps the
+    products of both directions in one kernel each.
     """
     size, _, channels, features = kernel.shape
     blocks = size // stride
-    inputs = h * w * stride**2 * channels
-    outputs = (h + blocks - 1) * (w + blocks - 1) * features
-    return not formulation.cpu and outputs < inputs
+    patches = h * w * stride**2 * channels
+    products = (h + blocks - 1) * (w + blocks - 1) * features
+    return formulation.storage is not None and blocks > 1 and products < 0.6 * patches
 
 
 def _tap_matrix(kernel: jax.Array, stride: int) -> jax.Array:
@@ -214,8 +215,9 @@ def convolve_transpose(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -
         x = narrow(x, formulation)
     if _outputs_laid_out(*x.shape[1:3], kernel, stride, formulation):
         matrices = [_tap_matrix(kernel, stride).T]
-        (pixels,) = _products([distribute(x, blocks)], matrices, formulation)
-        y = to_pixels(pixels, stride, pad)
+        extra = (x.shape[2] + blocks - 1) % 2
+        (pixels,) = _products([distribute(x, blocks, extra)], matrices, formulation)
+        y = to_pixels(pixels, stride, pad, extra)
     else:
         matrices = [kernel.reshape(size * size * features, channels).T]
         (patches,) = _products([x], matrices, formulation)

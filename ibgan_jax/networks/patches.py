@@ -60,29 +60,32 @@ def _fold(patches: jax.Array, blocks: int, stride: int, pad: int) -> jax.Array:
 unfold, fold = adjoint_pair(_unfold, _fold, 3)
 
 
-def to_blocks(x: jax.Array, stride: int, pad: int) -> jax.Array:
-    """Pixels [B, H, W, C] -> blocks of stride x stride pixels [B, H', W', s s C], after padding."""
-    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+def to_blocks(x: jax.Array, stride: int, pad: int, extra: int) -> jax.Array:
+    """Pixels [B, H, W, C] -> blocks of stride x stride pixels [B, H', W', s s C], after padding.
+
+    `extra` columns of empty blocks are added on the right.
+    """
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad + extra * stride), (0, 0)))
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // stride, stride, width // stride, stride, channels)
     return jnp.moveaxis(x, 3, 2).reshape(batch, height // stride, width // stride, -1)
 
 
-def to_pixels(blocks: jax.Array, stride: int, pad: int) -> jax.Array:
+def to_pixels(blocks: jax.Array, stride: int, pad: int, extra: int) -> jax.Array:
     """The adjoint of `to_blocks`: [B, H', W', s s C] -> [B, H, W, C] without the padding."""
     batch, h, w, _ = blocks.shape
     x = jnp.moveaxis(blocks.reshape(batch, h, w, stride, stride, -1), 3, 2)
     x = x.reshape(batch, h * stride, w * stride, -1)
-    return x[:, pad : h * stride - pad, pad : w * stride - pad]
+    return x[:, pad : h * stride - pad, pad : (w - extra) * stride - pad]
 
 
-def _collect(products: jax.Array, size: int) -> jax.Array:
-    """Products of blocks with m x m taps [B, h + m - 1, w + m - 1, m m N] -> sums [B, h, w, N].
+def _collect(products: jax.Array, size: int, extra: int) -> jax.Array:
+    """Products of blocks with m x m taps [B, H', W', m m N] -> sums [B, h, w, N].
 
     Products of 16 bits are added up in float32, and the sums are rounded once.
     """
     batch, height, width, depth = products.shape
-    h, w = height - size + 1, width - size + 1
+    h, w = height - size + 1, width - size + 1 - extra
     taps = products.reshape(batch, height, width, size**2, depth // size**2)
     total = jnp.zeros((), jnp.promote_types(products.dtype, jnp.float32))
     for a in range(size):
@@ -91,17 +94,17 @@ def _collect(products: jax.Array, size: int) -> jax.Array:
     return total.astype(products.dtype)
 
 
-def _distribute(y: jax.Array, size: int) -> jax.Array:
-    """The adjoint of `collect`: [B, h, w, N] -> [B, h + m - 1, w + m - 1, m m N]."""
+def _distribute(y: jax.Array, size: int, extra: int) -> jax.Array:
+    """The adjoint of `collect`: [B, h, w, N] -> [B, H', W', m m N]."""
     _, h, w, _ = y.shape
     around = size - 1
-    y = jnp.pad(y, ((0, 0), (around, around), (around, around), (0, 0)))
+    y = jnp.pad(y, ((0, 0), (around, around), (around, around + extra), (0, 0)))
     slices = [
-        y[:, around - a : h + 2 * around - a, around - b : w + 2 * around - b]
+        y[:, around - a : h + 2 * around - a, around - b : w + 2 * around + extra - b]
         for a in range(size)
         for b in range(size)
     ]
     return jnp.concatenate(slices, axis=-1)
 
 
-collect, distribute = adjoint_pair(_collect, _distribute, 1)
+collect, distribute = adjoint_pair(_collect, _distribute, 2)
