@@ -100,7 +100,7 @@ def test_all_members_together_are_one_after_another(devices, accelerated, monkey
     np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5 * np.abs(apart).max())
 
 
-def test_of_ib_gan_they_are_the_same_but_for_rounding(devices, accelerated, monkeypatch):
+def test_of_ib_gan_they_are_the_same_but_for_rounding(accelerated, monkeypatch):
     """All of its networks, in double precision."""
     with double_precision():
         first = build(tiny.config(), lambda line: None, 2)
