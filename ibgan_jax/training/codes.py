@@ -40,10 +40,11 @@ def many_at_once(mesh: Mesh) -> bool:
 def encoder(run: Run, variables: ByPlayer) -> metrics.Encoder:
     """The codes of the run's representation, encoded the fast way for its devices.
 
-    Each accelerator takes LARGEST images at a time, which keep it busy. On one CPU device two batches are encoded at a time: what one leaves of the cores the other
-    takes. On two cores the score of an untrained VAE then takes 9.8 s instead of 14.5, IB-GAN's
-    12.3 instead of 13.8; a third thread adds nothing. Programs that span devices must start in the
-    same order on each, so they are left to one thread.
+    Each accelerator takes LARGEST images at a time, which keep it busy. On one CPU device two
+    batches are encoded at a time: what one leaves of the cores the other takes. On two cores the
+    score of an untrained VAE then takes 9.8 s instead of 14.5, IB-GAN's 12.3 instead of 13.8; a
+    third thread adds nothing. Programs that span devices must start in the same order on each, so
+    they are left to one thread.
     """
     many = many_at_once(run.mesh)
     images = LARGEST if many else metrics.BATCH_SIZE
