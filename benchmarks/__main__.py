@@ -23,7 +23,7 @@ import jax
 
 from benchmarks import step
 from ibgan_jax import config as configs
-from ibgan_jax import data, distributed, metrics
+from ibgan_jax import data, distributed
 from ibgan_jax.data import sprites
 from ibgan_jax.data.order import Order
 from ibgan_jax.models.base import ByPlayer
@@ -50,8 +50,7 @@ def feed(dataset: data.dataset.Dataset) -> None:
 
 def score(run: Run, variables: ByPlayer) -> float:
     """The FactorVAE score as training takes it."""
-    codes = evaluation.encoder(run, variables)
-    return metrics.factor_vae_score(codes, run.dataset, jax.random.key(0)).value
+    return evaluation.score(run, variables, 0, print)[1]
 
 
 def once(directory: Path) -> Iterator[tuple[str, float, str]]:

@@ -63,6 +63,36 @@ def test_every_combination_is_encoded_once_in_batches_of_one_shape():
     assert len(np.unique(np.concatenate(dataset.batches), axis=0)) > 590
 
 
+def test_what_is_remembered_is_not_encoded():
+    dataset = FactorsAsImages((30, 20))
+    encode = metrics.Encoder(of_factors(ideal), dataset, batch_size=10)
+    every = np.argwhere(np.ones((30, 20)))
+    encode(every[100:110])
+    encode.remember(every[200:][::-1], -np.arange(400.0)[::-1, None] * [1, 1])
+    codes = encode(every)
+    np.testing.assert_array_equal(codes[200:, 0], -np.arange(400.0))
+    scaled = every / np.array([29, 19])
+    np.testing.assert_allclose(codes[:200], 4 * scaled[:200], rtol=1e-6)
+    assert len(dataset.batches) == 20
+    encoded = np.concatenate(dataset.batches) @ [20, 1]
+    assert sorted(encoded) == list(range(200))
+    np.testing.assert_array_equal(encode.known, every)
+    with pytest.raises(UserError, match="finite"):
+        metrics.Encoder(of_factors(ideal), dataset).remember(every[:1], np.array([[np.nan]]))
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_the_combinations_of_a_metric_are_those_that_it_encodes(small, name):
+    if name in ("sap", "beta_vae"):
+        pytest.importorskip("sklearn")
+    dataset, sizes = FactorsAsImages((9, 4, 5)), np.array([20, 5, 1])
+    asked = metrics.combinations_of(metrics.METRICS[name], dataset, KEY)
+    assert dataset.batches == []
+    metrics.METRICS[name](of_factors(mixed), dataset, KEY)
+    encoded = np.unique(np.concatenate(dataset.batches) @ sizes)
+    np.testing.assert_array_equal(asked @ sizes, encoded)
+
+
 def test_reducing_in_parts_is_reducing_at_once(monkeypatch):
     monkeypatch.setattr("ibgan_jax.metrics.encoding.IMAGES_AT_ONCE", 100)
     factors = np.random.default_rng(0).integers(0, SIZES, (33, 20, 3))

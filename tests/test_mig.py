@@ -178,3 +178,19 @@ def test_posterior_and_binned_protocols_on_a_dataset():
     assert 0.99 < posterior.value <= 1.0
     with pytest.raises(UserError, match="posterior_of"):
         mig(codes_of, dataset, key, "chen2018")
+
+
+def test_a_resample_is_its_images_counted_as_often_as_they_were_drawn():
+    rng = np.random.default_rng(3)
+    codes, factors = rng.normal(size=(300, 3)), rng.integers(0, (2, 5), (300, 2))
+    bins, labels = mi.binned(codes, 7), mi.numbered(factors)
+    counted = []
+    mi.resampled(
+        lambda *given: counted.append(given) or 0.5, 0.5, bins, labels, np.random.default_rng(8)
+    )
+    draws = np.random.default_rng(8).multinomial(300, np.full(300, 1 / 300), mi.RESAMPLES)
+    assert len(counted) == mi.RESAMPLES
+    for given, often in zip(counted[:5], draws, strict=False):
+        rows = np.repeat(np.arange(300), often)
+        for one, other in zip(given, mi.informations(bins[rows], labels[rows]), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-15)

@@ -11,7 +11,10 @@ from PIL import Image
 
 import launch
 from ibgan_jax.training import member, reporting
+from ibgan_jax.training.checkpoint import Checkpoints
 from ibgan_jax.training.population import Population
+from ibgan_jax.training.run import build
+from ibgan_jax.training.workdir import Workdir
 
 LOGGED = {
     "loss/discriminator",
@@ -132,6 +135,19 @@ def test_a_finished_run_is_only_reported_again(copy):
     ]
     assert tiny.metrics(copy) == before
     check_figures(copy)
+
+
+def test_what_ends_a_run_reads_its_checkpoint_once(copy, monkeypatch):
+    before, reads = tiny.scores(copy), []
+    restore = Checkpoints.restore
+    monkeypatch.setattr(
+        Checkpoints, "restore", lambda self, *given: reads.append(given[1]) or restore(self, *given)
+    )
+    lines = []
+    reporting.finish(build(tiny.config(), lines.append), Workdir(copy), lines.append)
+    assert len(reads) == 1
+    assert lines == [f"report: {copy}/report.html"]
+    assert tiny.scores(copy) == before
 
 
 def test_streamed_images_train_alike(finished, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ibgan_jax import distributed
 from ibgan_jax.data.dataset import Dataset
-from ibgan_jax.data.feed import Feed
+from ibgan_jax.data.feed import Batch, Feed
 from ibgan_jax.data.variants import Variant
 
 SPRITE_SHAPE = (64, 64, 1)
@@ -84,16 +84,27 @@ class SpriteDataset(Dataset):
 
         Raises ValueError when a factor is out of range.
         """
-        batch = self.lookup(self.index_of(factors))
+        return self._jitted_images(self.arrays, self.lookup_factors(factors))
+
+    def lookup_factors(self, factors: ArrayLike) -> Batch:
+        """What `decode_factors` takes for factor indices int [..., F]: host arrays [...].
+
+        Raises ValueError when a factor is out of range.
+        """
         extra = np.asarray(factors)[..., self._sprite_factors :].astype(np.int32)
-        return self._jitted_images(self.arrays, batch, extra)
+        return {"extra": extra, **self.lookup(self.index_of(factors))}
+
+    def decode_factors(self, arrays: dict[str, jax.Array], batch: Batch) -> jax.Array:
+        """A batch of `lookup_factors` -> images float32 [..., *image_shape]; pure JAX.
+
+        Pass `self.arrays` into the jitted function and from there into this one.
+        """
+        records = self._records(arrays, batch)
+        return self._paint(arrays, records, batch["index"], batch["extra"])
 
     @functools.cached_property
     def _jitted_images(self) -> Any:
-        def images(arrays: dict[str, jax.Array], batch: Any, extra: jax.Array) -> jax.Array:
-            return self._paint(arrays, self._records(arrays, batch), batch["index"], extra)
-
-        return jax.jit(images, out_shardings=self.sharding)
+        return jax.jit(self.decode_factors, out_shardings=self.sharding)
 
     @functools.cached_property
     def _jitted_draw(self) -> Any:

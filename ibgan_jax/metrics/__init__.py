@@ -7,6 +7,7 @@ from ibgan_jax.metrics.factor_vae import FactorVaeScore, factor_vae_of, factor_v
 from ibgan_jax.metrics.fid import COUNT as FID_IMAGES
 from ibgan_jax.metrics.fid import fid, frechet_distance
 from ibgan_jax.metrics.gilbo import gilbo
+from ibgan_jax.metrics.metric import combinations_of
 from ibgan_jax.metrics.mig import mig, mig_of, posterior_mig_of
 from ibgan_jax.metrics.model_centrality import model_centrality
 from ibgan_jax.metrics.modularity import modularity, modularity_of
@@ -32,6 +33,7 @@ __all__ = [
     "Statistics",
     "beta_vae_of",
     "beta_vae_score",
+    "combinations_of",
     "completeness",
     "dci",
     "dci_of",

@@ -80,9 +80,30 @@ class Encoder:
         Raises:
           UserError: the codes are not finite [B, d].
         """
-        indices = np.ravel_multi_index(tuple(np.moveaxis(factors, -1, 0)), tuple(self.sizes))
-        self._learn(np.setdiff1d(indices, self._known))
-        return self._codes[np.searchsorted(self._known, indices)]
+        indices = self._indices(factors)
+        places = np.searchsorted(self._known, indices)
+        # No index is -1, the entry behind the greatest that is known.
+        new = indices[np.append(self._known, -1)[places] != indices]
+        if new.size:
+            new = np.unique(new)
+            self._keep(new, self._encode(self._factors(new)))
+            places = np.searchsorted(self._known, indices)
+        return self._codes[places]
+
+    @property
+    def known(self) -> np.ndarray:
+        """The combinations int [N, F] that have codes, each once."""
+        return self._factors(self._known)
+
+    def remember(self, factors: np.ndarray, codes: np.ndarray) -> None:
+        """Takes the codes [N, d] of N different combinations [N, F], none of which has any yet.
+
+        They must be what `codes_of` gives: nothing else tells the two apart afterwards.
+
+        Raises:
+          UserError: the codes are not finite.
+        """
+        self._keep(self._indices(factors), np.asarray(codes, np.float64))
 
     def reduced(
         self, factors: np.ndarray, reduce: Callable[[np.ndarray], np.ndarray]
@@ -92,11 +113,18 @@ class Encoder:
         parts = np.array_split(factors, max(1, min(len(factors), images // IMAGES_AT_ONCE)))
         return np.concatenate([reduce(self(part)) for part in parts])
 
-    def _learn(self, indices: np.ndarray) -> None:
-        """Encodes combinations int [N], ascending and new."""
-        if not len(indices):
-            return
-        codes = self._encode(np.stack(np.unravel_index(indices, tuple(self.sizes)), axis=-1))
+    def _indices(self, factors: np.ndarray) -> np.ndarray:
+        """Combinations int [..., F] -> their numbers int [...]."""
+        return np.ravel_multi_index(tuple(np.moveaxis(factors, -1, 0)), tuple(self.sizes))
+
+    def _factors(self, indices: np.ndarray) -> np.ndarray:
+        """`_indices` undone."""
+        return np.stack(np.unravel_index(indices, tuple(self.sizes)), axis=-1)
+
+    def _keep(self, indices: np.ndarray, codes: np.ndarray) -> None:
+        """Adds codes float64 [N, d] of combinations int [N] that are new."""
+        if not np.isfinite(codes).all():
+            raise UserError("codes must be finite numbers; got nan or infinity")
         if self._codes is not None:
             codes = np.concatenate([self._codes, codes])
         known = np.concatenate([self._known, indices])
@@ -118,10 +146,7 @@ class Encoder:
         shape = shapes.pop()
         if shapes or len(shape) != 2 or shape[0] != self._batch_size or not shape[1]:
             raise UserError(f"codes must be [{self._batch_size}, d]; got shape {shape}")
-        codes = np.concatenate(parts, dtype=np.float64)[: len(factors)]
-        if not np.isfinite(codes).all():
-            raise UserError("codes must be finite numbers; got nan or infinity")
-        return codes
+        return np.concatenate(parts, dtype=np.float64)[: len(factors)]
 
     def _codes_of_batches(self, batches: np.ndarray) -> list[np.ndarray]:
         """The codes of each batch of factors [B, F]."""

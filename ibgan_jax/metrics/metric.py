@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import jax
@@ -112,6 +113,28 @@ def metric(
         return score
 
     return make
+
+
+def combinations_of(
+    metric: Metric, dataset: FactorDataset, key: jax.Array, protocol: str | None = None
+) -> np.ndarray:
+    """The combinations of factors int [N, F] that a metric asks codes of, each once, ascending.
+
+    The metric itself says it, of codes that are all 0. It is true of other codes where its draws do
+    not depend on them, as the FactorVAE score's do not.
+
+    Raises:
+      UserError: unknown protocol, or no factors or none that varies.
+    """
+    blank = SimpleNamespace(
+        name=dataset.name,
+        factor_names=dataset.factor_names,
+        factor_sizes=dataset.factor_sizes,
+        images=lambda factors: factors,
+    )
+    encode = Encoder(lambda images: np.zeros((len(images), 1)), blank)
+    metric(encode, blank, key, protocol)
+    return encode.known
 
 
 def settings_of(protocols: dict[str, Any], protocol: str) -> Any:

@@ -15,6 +15,7 @@ from ibgan_jax.errors import UserError
 from ibgan_jax.models.base import ByPlayer, Hparams, Model
 from ibgan_jax.training import generated
 from ibgan_jax.training.checkpoint import Checkpoints
+from ibgan_jax.training.codes import encoder, score_each
 from ibgan_jax.training.run import Run
 from ibgan_jax.training.state import TrainState, all_finite
 from ibgan_jax.training.telemetry import read_metrics
@@ -38,37 +39,42 @@ def goal(run: Run) -> str:
 def score(
     run: Run, variables: ByPlayer, step: int, log: Callable[[str], Any]
 ) -> tuple[dict[str, float], float | None]:
-    """What training records at an evaluation, and the number whose highest value is the best.
+    """`score_members` of one."""
+    return score_members([run], [variables], step, log)[0]
 
-    It is the FactorVAE score (`id_gan`) of the representation where the factors are known, else
-    FID with its sign turned, at the steps at which the config asks for that.
+
+def score_members(
+    runs: Sequence[Run], variables: Sequence[ByPlayer], step: int, log: Callable[[str], Any]
+) -> list[tuple[dict[str, float], float | None]]:
+    """What training records of each member at an evaluation, and the number by which it is judged.
+
+    The highest is the best. It is the FactorVAE score (`id_gan`) of the representation where the
+    factors are known, else FID with its sign turned, at the steps at which the config asks for it.
+
+    Args:
+      runs: of one model, data set and mesh.
+      variables: each member's, whole on every device.
+      step: steps done.
+      log: takes what there is to say.
     """
-    record, best = {}, None
-    fid = run.config.fid
-    if fid.every and step % fid.every == 0:
-        path = Path(fid.classifier).expanduser()
-        distance = generated.score("fid", run, variables, TRAINING_KEY, path, log, fid.images)
-        record[DISTANCE], best = distance.value, -distance.value
-    if data.has_factors(run.dataset.name):
-        key = jax.random.key(TRAINING_KEY)
-        found = metrics.factor_vae_score(encoder(run, variables), run.dataset, key)
-        record |= {SCORE: found.value, "score/active_dimensions": len(found.active)}
-        best = found.value
-    return record, best
-
-
-def encoder(run: Run, variables: ByPlayer) -> metrics.Encoder:
-    """The codes of the run's representation, encoded the fast way for its devices.
-
-    On one CPU device two batches are encoded at a time: what one leaves of the cores the other
-    takes. On two cores the score of an untrained VAE then takes 9.8 s instead of 14.5, IB-GAN's
-    12.3 instead of 13.8; a third thread adds nothing. Programs that span devices must start in the
-    same order on each, so they are left to one thread.
-    """
-    alone = run.mesh.size == 1 and jax.default_backend() == "cpu"
-    batch_size = metrics.BATCH_SIZE * run.mesh.size
-    codes_of = partial(run.represent, variables)
-    return metrics.Encoder(codes_of, run.dataset, batch_size, threads=2 if alone else 1)
+    config = runs[0].config
+    due = config.fid.every and step % config.fid.every == 0
+    votes: list[metrics.FactorVaeScore | None] = [None] * len(runs)
+    if data.has_factors(runs[0].dataset.name):
+        votes = score_each(metrics.factor_vae_score, TRAINING_KEY, runs, variables)
+    records = []
+    for run, own, scored in zip(runs, variables, votes, strict=True):
+        record, best = {}, None
+        if due:
+            path = Path(config.fid.classifier).expanduser()
+            images = config.fid.images
+            distance = generated.score("fid", run, own, TRAINING_KEY, path, log, images)
+            record[DISTANCE], best = distance.value, -distance.value
+        if scored is not None:
+            record |= {SCORE: scored.value, "score/active_dimensions": len(scored.active)}
+            best = scored.value
+        records.append((record, best))
+    return records
 
 
 def bounds(run: Run, state: TrainState, key: int) -> dict[str, Any]:
@@ -101,11 +107,13 @@ def evaluate(
     log: Callable[[str], Any] = print,
     names: Sequence[str] | None = None,
     classifier: Path | None = None,
+    restored: tuple[TrainState, int] | None = None,
 ) -> dict[str, Any]:
     """Scores one checkpoint (the newest, or `step`) and writes scores.json.
 
     `names` are METRIC or METRIC:PROTOCOL, by default METRICS where the factors are known, else FID
-    if its classifier is; `classifier` is the path of that network, by default the config's.
+    if its classifier is; `classifier` is the path of that network, by default the config's;
+    `restored` is what `restore` gives, for who has it already.
 
     Raises:
       UserError: there is no such checkpoint, metric or classifier, or a data set has no factors to
@@ -115,7 +123,7 @@ def evaluate(
         classifier = Path(run.config.fid.classifier).expanduser()
     names = default_metrics([run.dataset.name], classifier) if names is None else names
     check_metrics(names, [run.dataset.name], classifier)
-    state, step = restore(run, workdir, step, log)
+    state, step = restored or restore(run, workdir, step, log)
     variables = state.variables
     posterior = getattr(run.model, "posterior", None)
     of_generator = [name for name in names if name.partition(":")[0] in generated.METRICS]

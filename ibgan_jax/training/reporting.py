@@ -10,6 +10,7 @@ import numpy as np
 from ibgan_jax import distributed, reports
 from ibgan_jax.training import evaluation
 from ibgan_jax.training.run import Run
+from ibgan_jax.training.state import TrainState
 from ibgan_jax.training.telemetry import read_metrics
 from ibgan_jax.training.workdir import Workdir
 
@@ -29,28 +30,42 @@ INFORMATION = {"lower_bound": "I_L", "upper_bound": "I_U", "elbo": "ELBO"}  # on
 
 def finish(run: Run, workdir: Workdir, log: Callable[[str], Any] = print) -> None:
     """What training ends with: the newest checkpoint scored on fresh votes, and its report."""
-    evaluation.evaluate(run, workdir, None, log)
-    report(run, workdir, log=log)
+    restored = evaluation.restore(run, workdir, None, log)
+    evaluation.evaluate(run, workdir, None, log, restored=restored)
+    report(run, workdir, restored[1], log, restored)
 
 
 def report(
-    run: Run, workdir: Workdir, step: int | None = None, log: Callable[[str], Any] = print
+    run: Run,
+    workdir: Workdir,
+    step: int | None = None,
+    log: Callable[[str], Any] = print,
+    restored: tuple[TrainState, int] | None = None,
 ) -> None:
     """Draws figures/*.png and report.html of the checkpoint `step`.
 
     Without `step` it is the one that scores.json is about, or else the newest, scored first. (Not
-    the best: a score can be best by luck long before the images are worth looking at.)
+    the best: a score can be best by luck long before the images are worth looking at.) `restored`
+    is what `evaluation.restore` gives of that step, for who has it already.
 
     Raises:
       UserError: there is no such checkpoint, or the pictures cannot be written.
     """
     with workdir.explained():
-        _report(run, workdir, step, log)
+        scores = evaluation.current_scores(run, workdir, step, log)
+        step = scores["run"]["checkpoint_step"]
+        restored = restored or evaluation.restore(run, workdir, step, log)
+        _report(run, workdir, scores, *restored, log)
 
 
-def _report(run: Run, workdir: Workdir, step: int | None, log: Callable[[str], Any]) -> None:
-    scores = evaluation.current_scores(run, workdir, step, log)
-    state, step = evaluation.restore(run, workdir, scores["run"]["checkpoint_step"], log)
+def _report(
+    run: Run,
+    workdir: Workdir,
+    scores: dict[str, Any],
+    state: TrainState,
+    step: int,
+    log: Callable[[str], Any],
+) -> None:
     folder, records = workdir.figures, read_metrics(workdir.metrics)
     model, variables = run.model, state.variables
     nats = np.asarray(scores[model.share]["value"])
