@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from ibgan_jax import distributed, reports
-from ibgan_jax.training import evaluation
+from ibgan_jax.training import evaluation, trained
 from ibgan_jax.training.run import Run
 from ibgan_jax.training.telemetry import read_metrics
+from ibgan_jax.training.trained import Trained
 from ibgan_jax.training.workdir import Workdir
 
 # Picture -> metric, its matrix [d, F], what the columns are, and whose largest entry is marked.
@@ -50,9 +51,9 @@ def report(
 
 def _report(run: Run, workdir: Workdir, step: int | None, log: Callable[[str], Any]) -> None:
     scores = evaluation.current_scores(run, workdir, step, log)
-    state, step = evaluation.restore(run, workdir, scores["run"]["checkpoint_step"], log)
+    restored = trained.restore(run, workdir, scores["run"]["checkpoint_step"], log)
     folder, records = workdir.figures, read_metrics(workdir.metrics)
-    model, variables = run.model, state.variables
+    model, variables = run.model, restored.variables
     nats = np.asarray(scores[model.share]["value"])
     images, order = reports.traversals(run.generate, variables, nats)
     names = [f"{model.symbol}{i}" for i in range(len(nats))]
@@ -90,7 +91,7 @@ def _report(run: Run, workdir: Workdir, step: int | None, log: Callable[[str], A
             shown = np.asarray(scores[metric][matrix])
             factors = scores[metric]["factor_names"]
             reports.matrix_figure(picture, shown, factors, names, xlabel, by)
-    _write_page(run, workdir, scores, step)
+    _write_page(run, workdir, scores, restored)
     log(f"report: {workdir.report}")
 
 
@@ -109,8 +110,8 @@ def _curves(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str
     ]
 
 
-def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], step: int) -> None:
-    recorded = workdir.must_exist()
+def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], restored: Trained) -> None:
+    recorded, step = workdir.must_exist(), restored.step
     training = scores["training"]
     best = f"{training['best']:.3f} at {training['best_step']:,}" if training else "none"
     summary = [
@@ -146,6 +147,9 @@ def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], step: int) -
         "used. Best, median and last are over the checkpoints that training scored.",
         *run.dataset.notes,
     ]
+    if restored.weights:
+        these = "these weights" if "weights" in scores["run"] else "the weights before that"
+        notes.append(f"Drawn from weights.npz, rounded to float16; the scores are of {these}.")
     figures = [figure for figure in figures if figure[0].exists()]
     named = {name: entry for name, entry in scores.items() if "value" in entry}
     reports.write_report(
