@@ -16,6 +16,8 @@ from ibgan_jax.training import evaluation, loop, trained, weights
 from ibgan_jax.training.run import build, template
 from ibgan_jax.training.workdir import Workdir
 
+SMALL = {"generator_width": 2, "discriminator_width": 2, "shared_front": True}
+
 
 def quiet(line):
     pass
@@ -167,14 +169,16 @@ def leaf(tree, path):
     return tree
 
 
-def test_what_comes_back_is_what_was_packed(tmp_path):
-    system = models.get("ibgan", generator_width=2, discriminator_width=2, shared_front=True)
+@pytest.mark.parametrize(("model", "network"), [("ibgan", SMALL), ("vae", {})])
+def test_what_comes_back_is_what_was_packed(tmp_path, model, network):
+    system = models.get(model, **network)
     made = drawn(system)
     path = tmp_path / "weights.npz"
     path.write_bytes(weights.pack(system, made, 7, {"seed": 3}))
     assert weights.record(path)["step"] == 7
     back = weights.unpack(path, system)
-    assert jax.tree.structure(back["generator"]) == jax.tree.structure(made["generator"])
+    source = {"ibgan": "generator", "vae": "decoder"}[model]
+    assert jax.tree.structure(back[source]) == jax.tree.structure(made[source])
     for where, x in jax.tree_util.tree_leaves_with_path(back):
         exact = np.asarray(leaf(made, where))
         assert x.dtype == np.float32
