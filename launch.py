@@ -5,6 +5,7 @@ python launch.py --config=configs/dsprites.py[:MODEL] [--workdir=DIR] [--config.
 python launch.py --mode=evaluate --workdir=DIR [DIR ...] [--step=N] [--metrics=NAME,NAME]
     [--classifier=PATH]
 python launch.py --mode=report --workdir=DIR [--step=N]
+python launch.py --mode=evaluate|report --pretrained=results/NAME   # what ibgan_jax.unpack wrote
 python launch.py --mode=prepare --config=configs/NAME.py --archives=PATH
 
 In a job of several processes, where Slurm, Open MPI or a TPU does not say so, each gets
@@ -41,7 +42,8 @@ def parse(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
     values, rest = _read([word for word in argv if word not in overrides])
     if values.mode not in MODES:
         raise UserError(f"unknown mode {values.mode!r}; choose one of: {', '.join(MODES)}")
-    named = values.workdir is not None or (values.mode == "evaluate" and rest)
+    _check_pretrained(values)
+    named = values.workdir or values.pretrained or (values.mode == "evaluate" and rest)
     if values.config is None and (values.mode in ("train", "prepare") or not named):
         needs = "" if values.mode in ("train", "prepare") else " or --workdir=DIR"
         raise UserError(f"--mode={values.mode} needs --config=configs/NAME.py{needs}")
@@ -58,12 +60,26 @@ def parse(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
     return values, rest
 
 
+def _check_pretrained(values: flags.FlagValues) -> None:
+    """Raises UserError when --pretrained names a folder that is not to be scored or drawn."""
+    if values.pretrained is None:
+        return
+    if values.mode not in ("evaluate", "report"):
+        raise UserError(
+            "--pretrained=DIR is for --mode=evaluate and --mode=report: weights alone, without the "
+            "optimizers' state, cannot be trained on"
+        )
+    if values.workdir is not None:
+        raise UserError("--pretrained=DIR and --workdir=DIR name the same thing; give one of them")
+
+
 def _read(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
     values = flags.FlagValues()
     config_flags.DEFINE_config_file(
         "config", None, "configs/NAME.py[:MODEL]", flag_values=values, sys_argv=argv
     )
     flags.DEFINE_string("workdir", None, "runs/NAME-MODEL-seedS unless given", flag_values=values)
+    flags.DEFINE_string("pretrained", None, "a folder of unpacked runs", flag_values=values)
     flags.DEFINE_string("mode", "train", ", ".join(MODES), flag_values=values)
     flags.DEFINE_list("metrics", None, "METRIC or METRIC:PROTOCOL, ...", flag_values=values)
     flags.DEFINE_string("classifier", None, "FID's network: a folder or a .pth", flag_values=values)
@@ -116,7 +132,7 @@ def run(values: flags.FlagValues, more: list[str]) -> None:
     from ibgan_jax.training.run import build
     from ibgan_jax.training.workdir import Workdir
 
-    config, folder = values.config, values.workdir
+    config, folder = values.config, values.workdir or values.pretrained
     if values.mode == "prepare":
         from ibgan_jax.data import preparing
 

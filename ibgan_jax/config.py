@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # What may differ when a run is taken up again: how long it is and where its data lie.
 FREE_KEYS = ("train.steps", "dataset.dir", "fid.classifier")
+DATA_DIR = "data"  # where data sets lie unless told otherwise
 # Static settings of a model that are facts of its data set: a run fills them in.
 FACTS = ("channels", "dataset_size")
 KEYS = (
@@ -54,7 +55,7 @@ def base(name: str, model: str) -> ConfigDict:
         {
             "name": "dsprites",
             "source": "resident",
-            "dir": "data",
+            "dir": DATA_DIR,
             "seed": 0,
             "painting": "",
             "resolution": data.SPRITE_SIDE,

@@ -68,6 +68,25 @@ def copy(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "run")
 
 
+@pytest.fixture(scope="session")
+def archive(finished, tmp_path_factory):
+    """The small run, packed."""
+    from ibgan_jax import pack
+
+    path = tmp_path_factory.mktemp("packed") / "run.tar.gz"
+    assert pack.main([str(finished), f"--out={path}"]) == 0
+    return path
+
+
+@pytest.fixture
+def unpacked(archive, tmp_path):
+    """The small run as it comes out of its archive."""
+    from ibgan_jax import unpack
+
+    unpack.unpack([archive], tmp_path / "elsewhere", log=lambda line: None)
+    return tmp_path / "elsewhere"
+
+
 @pytest.fixture
 def few(monkeypatch):
     """Sets of images are prepared in parts of three, so that there are several."""

@@ -58,12 +58,13 @@ def train(workdir):
 
 def restore(workdirs):
     """The digests of the states that are saved in `workdirs`."""
-    from ibgan_jax.training import evaluation
+    from ibgan_jax.training import trained
     from ibgan_jax.training.run import build
     from ibgan_jax.training.workdir import Workdir
 
     run = build(tiny.config(train_steps=STEPS), log=lambda line: None)
-    found = [evaluation.restore(run, Workdir(Path(w)), STEPS, print)[0] for w in workdirs]
+    template = run.state_template()
+    found = [trained.checkpointed(template, Workdir(Path(w)), STEPS, print) for w in workdirs]
     return [digest(state) for state in found]
 
 

@@ -24,6 +24,17 @@ def has_factors(name: str) -> bool:
     return name in variants.NAMES
 
 
+def channels(name: str, resolution: int = SPRITE_SIDE) -> int:
+    """Of the images of data set `name`, without opening it.
+
+    Raises:
+      UserError: there is no such data set, or not at this resolution.
+    """
+    if has_factors(name):
+        return variants.VARIANTS[name].channels
+    return image_sets.get(name, resolution).channels
+
+
 def check(
     name: str, source: str, resolution: int = SPRITE_SIDE, mirror: bool = False, painting: str = ""
 ) -> None:

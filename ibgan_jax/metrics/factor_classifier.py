@@ -20,7 +20,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ import optax
 from flax import traverse_util
 
 from ibgan_jax import __version__, data
+from ibgan_jax.arguments import Parser, status_of
 from ibgan_jax.data.dataset import Dataset
 from ibgan_jax.data.order import Order
 from ibgan_jax.errors import UserError, one_line
@@ -264,19 +265,12 @@ def load(path: str | Path) -> tuple[Callable[[jax.Array], jax.Array], dict[str, 
     return features_of, {"protocol": PROTOCOL, **record}
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, with its errors as one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-
 def _labelled() -> list[str]:
     return [name for name in data.NAMES if data.has_factors(name)]
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = _Parser(prog=f"python -m {__spec__.name}", allow_abbrev=False)
+    parser = Parser(prog=f"python -m {__spec__.name}", allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True, help="folder to be made")
     parser.add_argument("--dir", type=Path, default=Path("data"), help="where the images are kept")
     parser.add_argument("--dataset", default="dsprites", help=", ".join(_labelled()))
@@ -288,22 +282,21 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str], log: Log = print) -> int:
     """The exit status: 0 done, 2 the user's mistake."""
-    try:
-        given = _parse(argv)
-        settings = Settings(*(getattr(given, f.name) for f in dataclasses.fields(Settings)))
-        data.check(given.dataset, given.source)
-        if not data.has_factors(given.dataset):
-            known = ", ".join(_labelled())
-            raise UserError(f"--dataset={given.dataset} has no factors to learn; choose {known}")
-        _write(given.out, WEIGHTS, b"")  # found out now, not after the training
-        dataset = data.load(given.dataset, given.source, given.dir.expanduser(), log=log)
-        record = save(given.out, *train(dataset, settings, log))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return status_of(lambda: _main(argv, log))
+
+
+def _main(argv: list[str], log: Log) -> None:
+    given = _parse(argv)
+    settings = Settings(*(getattr(given, f.name) for f in dataclasses.fields(Settings)))
+    data.check(given.dataset, given.source)
+    if not data.has_factors(given.dataset):
+        known = ", ".join(_labelled())
+        raise UserError(f"--dataset={given.dataset} has no factors to learn; choose {known}")
+    _write(given.out, WEIGHTS, b"")  # found out now, not after the training
+    dataset = data.load(given.dataset, given.source, given.dir.expanduser(), log=log)
+    record = save(given.out, *train(dataset, settings, log))
     shares = "  ".join(f"{name} {share:.4f}" for name, share in record["accuracy"].items())
     log(f"{given.out}: accuracy on {record['held_out']} held-out images: {shares}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from typing import Any
 from ibgan_jax import distributed, reports
 from ibgan_jax.errors import UserError
 from ibgan_jax.reports import table
-from ibgan_jax.training import evaluation, selection
-from ibgan_jax.training.checkpoint import Checkpoints
+from ibgan_jax.training import evaluation, selection, trained
 from ibgan_jax.training.run import Run, build
 from ibgan_jax.training.telemetry import read_metrics
 from ibgan_jax.training.workdir import Workdir
@@ -60,14 +59,10 @@ def evaluate(
     evaluation.check_metrics(names, datasets, classifier)
     left = []
     for workdir, record in zip(workdirs, recorded, strict=True):
-        steps = Checkpoints(workdir.checkpoints).steps()
-        if not steps and workdir.diverged.exists():
+        if workdir.diverged.exists() and not trained.steps(workdir):
             log(f"{workdir.path} diverged before its first checkpoint: left out")
             continue
-        if not steps:
-            raise UserError(f"{workdir.path} holds no checkpoint yet; train first")
-        if step is not None and step not in steps:
-            raise UserError(f"no checkpoint {step} in {workdir.checkpoints}; there are: {steps}")
+        trained.check_step(workdir, step)
         left.append((workdir, record["config"]))
     if not left:
         raise UserError("none of these runs has a checkpoint to score: all diverged")

@@ -13,12 +13,12 @@ import numpy as np
 from ibgan_jax import data, distributed, metrics, reports
 from ibgan_jax.errors import UserError
 from ibgan_jax.models.base import ByPlayer, Hparams, Model
-from ibgan_jax.training import generated
-from ibgan_jax.training.checkpoint import Checkpoints
+from ibgan_jax.training import generated, trained
 from ibgan_jax.training.codes import encoder, score_each
 from ibgan_jax.training.run import Run
-from ibgan_jax.training.state import TrainState, all_finite
+from ibgan_jax.training.state import TrainState
 from ibgan_jax.training.telemetry import read_metrics
+from ibgan_jax.training.trained import Trained
 from ibgan_jax.training.workdir import Workdir
 
 SCORE, DISTANCE = "score/factor_vae", "score/fid"
@@ -77,7 +77,7 @@ def score_members(
     return records
 
 
-def bounds(run: Run, state: TrainState, key: int) -> dict[str, Any]:
+def bounds(run: Run, state: TrainState | Trained, key: int) -> dict[str, Any]:
     """The model's information figures over BOUND_DRAWS real images or draws, in nats.
 
     At the noise level of the state's step, where there is one.
@@ -107,13 +107,13 @@ def evaluate(
     log: Callable[[str], Any] = print,
     names: Sequence[str] | None = None,
     classifier: Path | None = None,
-    restored: tuple[TrainState, int] | None = None,
+    restored: Trained | None = None,
 ) -> dict[str, Any]:
     """Scores one checkpoint (the newest, or `step`) and writes scores.json.
 
     `names` are METRIC or METRIC:PROTOCOL, by default METRICS where the factors are known, else FID
     if its classifier is; `classifier` is the path of that network, by default the config's;
-    `restored` is what `restore` gives, for who has it already.
+    `restored` is what `trained.restore` gives, for who has it already.
 
     Raises:
       UserError: there is no such checkpoint, metric or classifier, or a data set has no factors to
@@ -123,8 +123,8 @@ def evaluate(
         classifier = Path(run.config.fid.classifier).expanduser()
     names = default_metrics([run.dataset.name], classifier) if names is None else names
     check_metrics(names, [run.dataset.name], classifier)
-    state, step = restored or restore(run, workdir, step, log)
-    variables = state.variables
+    state = restored or trained.restore(run, workdir, step, log)
+    variables, step = state.variables, state.step
     posterior = getattr(run.model, "posterior", None)
     of_generator = [name for name in names if name.partition(":")[0] in generated.METRICS]
     of_codes = [name for name in names if name not in of_generator]
@@ -154,6 +154,8 @@ def evaluate(
         "training": history(run, workdir),
         "run": {"model": config.model, "seed": config.seed, "checkpoint_step": step},
     }
+    if state.weights:  # rounded, so these scores are not quite those of the checkpoint
+        scores["run"]["weights"] = state.weights
     workdir.write_scores(scores)
     distributed.wait_for_all("scores are written")
     return scores
@@ -214,30 +216,6 @@ def history(run: Run, workdir: Workdir) -> dict[str, Any]:
     return {"best_step": best_step, "best": best, "median": median, "last": last}
 
 
-def restore(
-    run: Run, workdir: Workdir, step: int | None, log: Callable[[str], Any]
-) -> tuple[TrainState, int]:
-    """The newest state in a workdir, or the one of `step`.
-
-    Raises:
-      UserError: there is none, or it holds a number that is not finite.
-    """
-    checkpoints = Checkpoints(workdir.checkpoints)
-    try:
-        found = checkpoints.restore(run.state_template(), step, log)
-    finally:
-        checkpoints.close()
-    if found is None:
-        raise UserError(f"{workdir.path} holds no checkpoint yet; train first")
-    state, step, _ = found
-    if not bool(all_finite(state)):
-        raise UserError(
-            f"{workdir.checkpoints / str(step)} holds a parameter that is not finite: "
-            "nothing can be said of it; name another with --step=N"
-        )
-    return state, step
-
-
 def progress_images(run: Run, state: TrainState) -> dict[str, np.ndarray]:
     """Sample and traversal pictures uint8 [H, W, C]."""
     shares = _shares(run, state)
@@ -266,7 +244,10 @@ def _share_only(
 
 
 def current_scores(run: Run, workdir: Workdir, step: int | None, log: Callable) -> dict[str, Any]:
-    """scores.json if it is about a checkpoint (`step`) that is still kept, else made anew."""
+    """scores.json if it is about a checkpoint (`step`) that is still there, else made anew.
+
+    The scores that come with weights.npz serve too: they were taken before it was rounded.
+    """
     try:
         scores = workdir.read_scores()
     except UserError:
@@ -274,7 +255,7 @@ def current_scores(run: Run, workdir: Workdir, step: int | None, log: Callable) 
         scores = None
     if scores is not None:
         about = scores["run"]["checkpoint_step"]
-        if (workdir.checkpoints / str(about)).is_dir() and step in (None, about):
+        if about in trained.steps(workdir) and step in (None, about):
             return scores
     return evaluate(run, workdir, step, log)
 

@@ -68,7 +68,13 @@ def train_together(runs: Sequence[tuple[ConfigDict, Workdir]], log: Log = print)
         if Checkpoints(workdir.checkpoints).steps():
             recorded = recorded or workdir.must_exist()
             configs.check_same(recorded["config"], config, workdir.path)
+        elif workdir.weights.exists():
+            raise UserError(
+                f"{workdir.path} holds {workdir.weights.name} alone, without the optimizers' "
+                "state: it can be scored and drawn, not trained on; choose another --workdir"
+            )
     first = runs[0][0]
+    distributed.check_precision(first.train.precision)
     if first.fid.every:
         generated.check(["fid"], [first.dataset.name], Path(first.fid.classifier).expanduser())
     with ExitStack() as locks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 NAME = "SHA256SUMS"
@@ -20,6 +21,17 @@ def write(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+
+
+def listing(digests: Mapping[str, str]) -> bytes:
+    """The manifest of files that have these digests: name -> SHA-256 in hexadecimal."""
+    return b"".join(_line(digest, name) for name, digest in sorted(digests.items()))
+
+
+def listed(content: bytes) -> dict[str, str]:
+    """What a manifest lists: name -> digest. Raises ValueError where a line is none of its."""
+    lines = content.decode().splitlines()
+    return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
 
 
 def lists(directory: Path, name: str, content: bytes) -> bool:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ibgan_jax import distributed, reports
-from ibgan_jax.training import evaluation
+from ibgan_jax.training import evaluation, trained
 from ibgan_jax.training.run import Run
-from ibgan_jax.training.state import TrainState
 from ibgan_jax.training.telemetry import read_metrics
+from ibgan_jax.training.trained import Trained
 from ibgan_jax.training.workdir import Workdir
 
 # Picture -> metric, its matrix [d, F], what the columns are, and whose largest entry is marked.
@@ -30,9 +30,9 @@ INFORMATION = {"lower_bound": "I_L", "upper_bound": "I_U", "elbo": "ELBO"}  # on
 
 def finish(run: Run, workdir: Workdir, log: Callable[[str], Any] = print) -> None:
     """What training ends with: the newest checkpoint scored on fresh votes, and its report."""
-    restored = evaluation.restore(run, workdir, None, log)
+    restored = trained.restore(run, workdir, None, log)
     evaluation.evaluate(run, workdir, None, log, restored=restored)
-    report(run, workdir, restored[1], log, restored)
+    report(run, workdir, restored.step, log, restored)
 
 
 def report(
@@ -40,13 +40,13 @@ def report(
     workdir: Workdir,
     step: int | None = None,
     log: Callable[[str], Any] = print,
-    restored: tuple[TrainState, int] | None = None,
+    restored: Trained | None = None,
 ) -> None:
     """Draws figures/*.png and report.html of the checkpoint `step`.
 
     Without `step` it is the one that scores.json is about, or else the newest, scored first. (Not
     the best: a score can be best by luck long before the images are worth looking at.) `restored`
-    is what `evaluation.restore` gives of that step, for who has it already.
+    is what `trained.restore` gives of that step, for who has it already.
 
     Raises:
       UserError: there is no such checkpoint, or the pictures cannot be written.
@@ -54,20 +54,19 @@ def report(
     with workdir.explained():
         scores = evaluation.current_scores(run, workdir, step, log)
         step = scores["run"]["checkpoint_step"]
-        restored = restored or evaluation.restore(run, workdir, step, log)
-        _report(run, workdir, scores, *restored, log)
+        restored = restored or trained.restore(run, workdir, step, log)
+        _report(run, workdir, scores, restored, log)
 
 
 def _report(
     run: Run,
     workdir: Workdir,
     scores: dict[str, Any],
-    state: TrainState,
-    step: int,
+    restored: Trained,
     log: Callable[[str], Any],
 ) -> None:
     folder, records = workdir.figures, read_metrics(workdir.metrics)
-    model, variables = run.model, state.variables
+    model, variables = run.model, restored.variables
     nats = np.asarray(scores[model.share]["value"])
     images, order = reports.traversals(run.generate, variables, nats)
     names = [f"{model.symbol}{i}" for i in range(len(nats))]
@@ -105,7 +104,7 @@ def _report(
             shown = np.asarray(scores[metric][matrix])
             factors = scores[metric]["factor_names"]
             reports.matrix_figure(picture, shown, factors, names, xlabel, by)
-    _write_page(run, workdir, scores, step)
+    _write_page(run, workdir, scores, restored)
     log(f"report: {workdir.report}")
 
 
@@ -124,8 +123,8 @@ def _curves(records: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str
     ]
 
 
-def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], step: int) -> None:
-    recorded = workdir.must_exist()
+def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], restored: Trained) -> None:
+    recorded, step = workdir.must_exist(), restored.step
     training = scores["training"]
     best = f"{training['best']:.3f} at {training['best_step']:,}" if training else "none"
     summary = [
@@ -161,6 +160,9 @@ def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], step: int) -
         "used. Best, median and last are over the checkpoints that training scored.",
         *run.dataset.notes,
     ]
+    if restored.weights:
+        these = "these weights" if "weights" in scores["run"] else "the weights before that"
+        notes.append(f"Drawn from weights.npz, rounded to float16; the scores are of {these}.")
     figures = [figure for figure in figures if figure[0].exists()]
     named = {name: entry for name, entry in scores.items() if "value" in entry}
     reports.write_report(

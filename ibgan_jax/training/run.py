@@ -40,11 +40,7 @@ class Run:
 
     def state_template(self) -> TrainState:
         """The state's shapes, dtypes and shardings, without making it."""
-        sharding = distributed.replicated(self.mesh)
-        shapes = _creator(sharding).eval_shape(self.model, self._seed, self.hparams)
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
-        )
+        return _template(self.model, self.mesh, self._seed, self.hparams)
 
     def create_state(self) -> TrainState:
         """The state before the first step, on the mesh."""
@@ -64,6 +60,25 @@ class Run:
     def generate(self) -> Callable[[ByPlayer, jax.Array], jax.Array]:
         """Jitted (variables, codes) -> images."""
         return partial(_generate, self.model, distributed.Spread(self.mesh))
+
+
+def template(config: ConfigDict) -> tuple[Model, TrainState]:
+    """The model of a run's config and its state's template on one device, without the data set.
+
+    Raises:
+      UserError: a model, network setting or data set that cannot be.
+    """
+    mesh, dataset = distributed.mesh_for(1), config.dataset
+    channels = data.channels(dataset.name, dataset.resolution)
+    model = configs.make_model(config, channels=channels)
+    seed = np.asarray(config.seed, np.uint32)
+    return model, _template(model, mesh, seed, _hparams(config, mesh))
+
+
+def _template(model: Model, mesh: Mesh, seed: np.ndarray, hparams: Hparams) -> TrainState:
+    sharding = distributed.replicated(mesh)
+    shapes = _creator(sharding).eval_shape(model, seed, hparams)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
 
 
 # The model is hashed by its settings: runs of equal models share what is compiled.
@@ -104,7 +119,6 @@ def build(config: ConfigDict, log: Callable[[str], Any] = print, members: int = 
     """
     configs.check(config)
     mesh = distributed.mesh_for(members)
-    distributed.check_precision(config.train.precision)
     # Scores and pictures are exact whatever the steps are; accelerators round unless told not to.
     jax.config.update("jax_default_matmul_precision", distributed.PRECISIONS[distributed.EXACT])
     distributed.check_batch(mesh, config.train.batch_size)

@@ -14,7 +14,7 @@ import numpy as np
 from ibgan_jax import metrics
 from ibgan_jax.errors import UserError
 from ibgan_jax.metrics.encoding import BATCH_SIZE
-from ibgan_jax.training import evaluation
+from ibgan_jax.training import evaluation, trained
 from ibgan_jax.training.run import Run
 from ibgan_jax.training.workdir import Workdir
 
@@ -64,7 +64,7 @@ def rank(
     scores = [workdir.read_scores() for workdir in workdirs]
     nats = np.array([s[run.model.share]["value"] for s, run in zip(scores, runs, strict=True)])
     variables = [
-        evaluation.restore(run, workdir, s["run"]["checkpoint_step"], log)[0].variables
+        trained.restore(run, workdir, s["run"]["checkpoint_step"], log).variables
         for run, workdir, s in zip(runs, workdirs, scores, strict=True)
     ]
     members = [workdir.path.name for workdir in workdirs]

@@ -24,12 +24,16 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class Workdir:
-    """Paths of a run: config.json, checkpoints/, metrics.jsonl, figures/, scores, report."""
+    """Paths of a run: config.json, checkpoints/, metrics.jsonl, figures/, scores, report.
+
+    One that was unpacked has weights.npz instead of checkpoints/.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.checkpoints = self.path / "checkpoints"
+        self.weights = self.path / "weights.npz"
         self.metrics = self.path / "metrics.jsonl"
         self.figures = self.path / "figures"
         self.scores = self.path / "scores.json"
