@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ibgan_jax import data, distributed, models
 from ibgan_jax.errors import UserError
+from ibgan_jax.networks import formulation
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -70,6 +71,7 @@ def base(name: str, model: str) -> ConfigDict:
             "evaluate_every": 2_500,
             "checkpoint_every": 2_500,
             "precision": distributed.EXACT,
+            "convolution": formulation.AUTO,
             **made.recipe,
         }
     )
@@ -139,6 +141,10 @@ def check(config: ConfigDict) -> None:
     if config.train.precision not in distributed.PRECISIONS:
         known = ", ".join(distributed.PRECISIONS)
         raise UserError(f"train.precision={config.train.precision!r} is not one of: {known}")
+    try:
+        formulation.choose("cpu", config.train.convolution, config.train.precision)
+    except ValueError as error:
+        raise UserError(f"train.convolution={error}") from error
     for key, seed in (("seed", config.seed), ("dataset.seed", config.dataset.seed)):
         if not 0 <= seed < 2**32:
             raise UserError(f"{key}={seed} must be between 0 and 2**32 - 1")

@@ -48,21 +48,34 @@ class Formulation:
 
 
 def choose(platform: str, form: str = AUTO, precision: str = "float32") -> Formulation:
-    """The formulation for a platform ("cpu", "gpu", "tpu").
+    """Chooses how the convolutions of a program are computed.
 
-    Estimates for IB-GAN's step at width 16, ten members in one program, ms a member on an H100,
-    from the bytes, FLOP and launches of the compiled programs (`results/benchmarks/gpu-model.json`):
+    AUTO is minimal filtering on a CPU and patches elsewhere. On a CPU a step of IB-GAN then takes
+    0.83 times as long as with patches and 0.24 times as long as with lax
+    (`results/benchmarks/all-cpu2.json`). On a GPU bytes decide. No GPU has run it yet; these are
+    estimates from below, of IB-GAN's step at width 16 with ten members in one program, from the
+    launches, bytes and FLOP of the program that XLA makes for an H100
+    (`results/benchmarks/compiled-h100.json`):
 
-    | form | precision | launches | GB a member | ms |
+    | form | precision | launches | GB a member | ms a member |
     |---|---|---|---|---|
+TABLE
+
+    Args:
+      platform: "cpu", "gpu" or "tpu".
+      form: AUTO or one of FORMS.
+      precision: a key of `distributed.PRECISIONS`; those in STORAGE are stored in 16 bits.
+
+    Raises:
+      ValueError: no such form, or one that cannot store 16 bits.
     """
-    if form == AUTO:
-        form = "filtered" if platform == "cpu" else "patches"
     storage = STORAGE.get(precision)
+    if form == AUTO:
+        form = "filtered" if platform == "cpu" and storage is None else "patches"
     if form not in FORMS:
         raise ValueError(f"{form!r} is not one of: {', '.join((AUTO, *FORMS))}")
     if form == "filtered" and storage is not None:
-        raise ValueError(f"form 'filtered' sums before it rounds: not with {precision} storage")
+        raise ValueError(f"'filtered' adds up before it rounds: not with {precision}")
     return Formulation(form, storage, platform == "cpu")
 
 

@@ -18,6 +18,7 @@ from ibgan_jax import config as configs
 from ibgan_jax import distributed
 from ibgan_jax.errors import UserError
 from ibgan_jax.models.base import Hparams
+from ibgan_jax.networks import formulation
 from ibgan_jax.training.run import Run
 from ibgan_jax.training.state import TrainState
 from ibgan_jax.training.step import make_train_steps
@@ -93,15 +94,17 @@ class Programs:
             ),
             run.dataset.lookup(np.zeros((1, 1, 1), int)),
         )
-        arrays = run.dataset.arrays
-        with jax.default_matmul_precision(distributed.PRECISIONS[run.config.train.precision]):
-            compiled = (
-                make_train_steps(
-                    run.model, run.dataset.decode, sharding, distributed.replicated(mesh)
-                )
-                .lower(state, arrays, batch, jax.tree.map(stacked, run.hparams))
-                .compile()
-            )
+        arrays, train = run.dataset.arrays, run.config.train
+        platform = mesh.devices.flat[0].platform
+        chosen = formulation.choose(platform, train.convolution, train.precision)
+        with (
+            jax.default_matmul_precision(distributed.PRECISIONS[train.precision]),
+            formulation.using(chosen),
+        ):
+            lowered = make_train_steps(
+                run.model, run.dataset.decode, sharding, distributed.replicated(mesh)
+            ).lower(state, arrays, batch, jax.tree.map(stacked, run.hparams))
+        compiled = lowered.compile(compiler_options=distributed.compiler_options(platform))
         memory = compiled.memory_analysis()
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) // together
         work = memory.temp_size_in_bytes
