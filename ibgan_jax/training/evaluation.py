@@ -57,6 +57,16 @@ def score(
     return record, best
 
 
+def score_members(
+    runs: Sequence[Run],
+    variables: Sequence[ByPlayer],
+    step: int,
+    log: Callable[[str], Any],
+) -> list[tuple[dict[str, float], float | None]]:
+    """`score` of each member's variables."""
+    return [score(run, own, step, log) for run, own in zip(runs, variables, strict=True)]
+
+
 def encoder(run: Run, variables: ByPlayer) -> metrics.Encoder:
     """The codes of the run's representation, encoded the fast way for its devices.
 

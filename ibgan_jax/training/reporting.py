@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ibgan_jax import distributed, reports
+from ibgan_jax.errors import UserError
 from ibgan_jax.training import evaluation
 from ibgan_jax.training.run import Run
 from ibgan_jax.training.telemetry import read_metrics
@@ -31,6 +32,16 @@ def finish(run: Run, workdir: Workdir, log: Callable[[str], Any] = print) -> Non
     """What training ends with: the newest checkpoint scored on fresh votes, and its report."""
     evaluation.evaluate(run, workdir, None, log)
     report(run, workdir, log=log)
+
+
+def is_done(workdir: Workdir, step: int) -> bool:
+    """Whether there is nothing at `step` to score and report: no checkpoint, or it is done."""
+    try:
+        scores = workdir.read_scores()
+    except UserError:  # damaged: to be made again
+        scores = None
+    scored = scores is not None and scores["run"]["checkpoint_step"] == step
+    return step == 0 or (scored and workdir.report.exists())
 
 
 def report(
