@@ -82,8 +82,8 @@ class Course:
         self._timing.forget(timing.STEPS)  # of another program
         beside, figures = distributed.records_beside_steps(program.mesh), self._run.model.headline
         with (
-            Records(beside, len(self._members), self._timing) as self._records,
             Progress(first, last, self._log, figures) as self._progress,
+            Records(beside, len(self._members), self._timing) as self._records,
             closing(self._batches()) as batches,
         ):
             for step in range(first + program.steps, last + 1, program.steps):

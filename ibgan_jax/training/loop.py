@@ -25,6 +25,7 @@ from ibgan_jax.training.population import Programs
 from ibgan_jax.training.run import build
 from ibgan_jax.training.state import TrainState
 from ibgan_jax.training.timing import COMPILING, REPORT, Timing, accounting
+from ibgan_jax.training.warming import warmed
 from ibgan_jax.training.workdir import Workdir, environment
 
 if TYPE_CHECKING:
@@ -114,9 +115,14 @@ def _grouped(
     members: Sequence[Member], programs: Programs, deadline: Deadline, log: Log
 ) -> tuple[Sequence[Member], int]:
     """Those that train in this launch, and how many of them at a time."""
-    at_once = members[0].run.config.population[configs.AT_ONCE]
+    run, newest = members[0].run, members[0].newest
+    at_once = run.config.population[configs.AT_ONCE]
+    most = min(len(members), at_once if at_once > 0 else len(members))
     with deadline.timing.phase(COMPILING):
-        size = programs.fitting(min(len(members), at_once if at_once > 0 else len(members)), log)
+        if any(member.newest < run.config.train.steps for member in members):
+            with warmed(run, most):
+                programs.of(most, newest if most == 1 else 0)
+        size = programs.fitting(most, log)
     if at_once == -1 and len(members) > 1:
         members = members[: pace.chosen(members, programs, size, deadline, log)]
     return members, min(size, len(members))

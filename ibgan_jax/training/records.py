@@ -36,9 +36,14 @@ class Records:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if self._pool is not None:
+        if self._pool is None:
+            return
+        try:
+            if kind is None:
+                self.drain()
+        finally:
             # The piece at work is waited for, since it writes to files that are closed next.
-            self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     @property
     def beside(self) -> bool:
@@ -65,7 +70,8 @@ class Records:
             return
         self._until(lambda: len(self._waiting) < LONGEST)
         while self._waiting and self._waiting[0][0].done():
-            self._waiting.popleft()[0].result()
+            self._waiting[0][0].result()
+            self._waiting.popleft()
         self._waiting.append((self._pool.submit(self._do, work), copies))
 
     def drain(self) -> None:
