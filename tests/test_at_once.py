@@ -17,7 +17,7 @@ NAMES = [f"quickstart-ibgan-seed{seed}" for seed in range(3)]
 
 @pytest.mark.parametrize(
     ("left", "count"),
-    [(0, 1), (104, 1), (105, 1), (215, 2), (219, 2), (324, 2), (325, 3), (1e9, 3)],
+    [(0, 1), (110, 1), (214, 1), (215, 2), (319, 2), (320, 3), (1e9, 3)],
 )
 def test_finishing_takes_the_floor_and_never_none(left, count):
     """Ten seconds of steps a member, five for the report of each and five besides."""

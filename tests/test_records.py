@@ -1,5 +1,6 @@
 """What is recorded beside the steps: in order, bounded, and the same bit for bit."""
 
+import contextlib
 import shutil
 import threading
 
@@ -8,6 +9,7 @@ import pytest
 import tiny
 
 from ibgan_jax import distributed
+from ibgan_jax.errors import UserError
 from ibgan_jax.training import evaluation, loop, member, records, warming
 from ibgan_jax.training.population import Population
 from ibgan_jax.training.records import EVALUATIONS, Records
@@ -105,19 +107,15 @@ def test_the_files_are_those_of_a_run_recorded_at_once(alone, beside, tmp_path, 
     shutil.rmtree(tmp_path / "run")
     asked = iter([False] * 6 + [True])
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_stop_signals", lambda: _yielding(lambda: next(asked, True)))
+        patch.setattr(
+            loop, "_stop_signals", lambda: contextlib.nullcontext(lambda: next(asked, True))
+        )
         with pytest.raises(loop.InterruptedRunError, match="saved at step 14"):
             tiny.train(tmp_path / "run")
     assert [record["step"] for record in tiny.metrics(tmp_path / "run")] == [4, 8, 12]
     tiny.train(tmp_path / "run")
     assert tiny.differing(tiny.state(alone), tiny.state(tmp_path / "run")) == []
     assert tiny.metrics(alone) == tiny.metrics(tmp_path / "run")
-
-
-def _yielding(value):
-    import contextlib
-
-    return contextlib.nullcontext(value)
 
 
 def test_a_divergence_beside_the_steps_is_noticed_and_later_steps_dropped(
@@ -145,15 +143,9 @@ def test_what_the_disk_refuses_beside_the_steps_ends_the_run(beside, tmp_path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(member.Checkpoints, "save", full)
-    with pytest.raises(tiny_error(), match="cannot save a checkpoint .*No space left"):
+    with pytest.raises(UserError, match=r"cannot save a checkpoint .*No space left"):
         tiny.train(tmp_path)
     assert [record["step"] for record in tiny.metrics(tmp_path)] == [4]
-
-
-def tiny_error():
-    from ibgan_jax.errors import UserError
-
-    return UserError
 
 
 def test_what_training_needs_is_called_while_the_step_is_compiled(small, monkeypatch):

@@ -13,7 +13,7 @@ from ibgan_jax.training.timing import Timing
 # that fit together, to its first dispatch.
 START, GROUP = "start", "group"
 # What a piece may take longer than the longest so far.
-MARGIN = 1.25
+MARGIN = 1.5
 # Seconds that pieces are guessed to take before one was measured: (the first, each further one),
 # and the part of the limit that none is guessed to exceed. A report is what it takes besides its
 # scores.
@@ -24,7 +24,7 @@ GUESSES = {
     timing.REPORT: (20.0, 8.0, 0.2),
     timing.TABLE: (5.0, 5.0, 0.1),
 }
-# What is due is still done where it is guessed to end so many seconds late.
+# A report that was planned is still made where it is likely to end so many seconds late.
 GRACE = 5.0
 
 
@@ -44,6 +44,7 @@ class Deadline:
     def __init__(self, minutes: float, timing: Timing) -> None:
         """Nothing is kept yet."""
         self.minutes, self.timing, self.kept = minutes, timing, 0.0
+        self._cold = 0.0
 
     def left(self) -> float:
         """Seconds until the work must be done; infinite without a limit."""
@@ -65,8 +66,24 @@ class Deadline:
         first, further, share = GUESSES.get(piece, (0.0, 0.0, 0.0))
         guess = min(first + (count - 1) * further, share * 60 * self.minutes * count)
         if piece == timing.REPORT:
-            guess += self.estimate(timing.SCORES, count)
+            guess += self.estimate(timing.SCORES, count) + self._cold
         return guess
+
+    def allows_report(self) -> bool:
+        """Whether one more report is likely to be done about in time; all processes ask together.
+
+        Without the margin of `estimate`: what that leaves is there to be used.
+        """
+        measured = self.timing.measured(timing.REPORT)
+        likely = self.estimate(timing.REPORT) if measured is None else measured[1]
+        return not self.reached(likely - GRACE)
+
+    def learn_compiling(self) -> None:
+        """Until a report is measured, its programs are guessed to compile as long as the step did.
+
+        (On two cores, of a run of width 2: 11 s for the step, 12 for what the report needs.)
+        """
+        self._cold, _ = self.timing.measured(timing.COMPILING) or (0.0, 0.0)
 
     def reached(self, seconds: float = 0.0) -> bool:
         """Whether less than `seconds` are left, as the main process of the job sees it.

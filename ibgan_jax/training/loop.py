@@ -19,7 +19,7 @@ from ibgan_jax.errors import UserError
 from ibgan_jax.training import generated, pace, reporting
 from ibgan_jax.training.checkpoint import Checkpoints
 from ibgan_jax.training.course import Course, InterruptedRunError
-from ibgan_jax.training.deadline import GRACE, GROUP, START, Deadline, TimeIsUpError
+from ibgan_jax.training.deadline import GROUP, START, Deadline, TimeIsUpError
 from ibgan_jax.training.member import Log, Member
 from ibgan_jax.training.population import Programs
 from ibgan_jax.training.run import build
@@ -123,6 +123,8 @@ def _grouped(
             with warmed(run, most):
                 programs.of(most, newest if most == 1 else 0)
         size = programs.fitting(most, log)
+    if not distributed.records_beside_steps(run.mesh):  # else it is warmed
+        deadline.learn_compiling()
     if at_once == -1 and len(members) > 1:
         members = members[: pace.chosen(members, programs, size, deadline, log)]
     return members, min(size, len(members))
@@ -147,9 +149,12 @@ def _train_and_report(
     except TimeIsUpError as error:
         late = error
     for member in members:
-        if member.diverged or (late and reporting.is_done(member.workdir, member.newest)):
+        if member.diverged:
             continue
-        if late and deadline.reached(deadline.estimate(REPORT) - GRACE):
+        # The main process knows: others may not see its newest files yet.
+        if late and distributed.agreed(reporting.is_done(member.workdir, member.newest)):
+            continue
+        if late and not deadline.allows_report():
             log(f"no time for scores and report of {member.workdir.path}: the next start has it")
             continue
         with deadline.timing.phase(REPORT):

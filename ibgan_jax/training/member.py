@@ -50,8 +50,8 @@ class Member:
 
     @property
     def newest(self) -> int:
-        """The step of the newest checkpoint; 0 is the start."""
-        return [0, *self._checkpoints.steps()][-1]
+        """The step of the newest checkpoint, 0 is the start; all processes ask together."""
+        return self._checkpoints.newest()
 
     @property
     def previous(self) -> int:
