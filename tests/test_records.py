@@ -156,7 +156,9 @@ def test_what_training_needs_is_called_while_the_step_is_compiled(small, monkeyp
         threads = threads_of(monkeypatch, evaluation, name)
         called.append((name, threads))
     run = build(tiny.config(), log=lambda line: None)
-    with warming.warmed(run, 1):
+    timing = Timing()
+    with warming.warmed(run, 1, timing):
         pass
+    assert timing.measured("scores") is not None
     assert all(len(threads) == 1 for _, threads in called), called
     assert threading.current_thread() not in called[0][1]

@@ -120,7 +120,7 @@ def _grouped(
     most = min(len(members), at_once if at_once > 0 else len(members))
     with deadline.timing.phase(COMPILING):
         if any(member.newest < run.config.train.steps for member in members):
-            with warmed(run, most):
+            with warmed(run, most, deadline.timing):
                 programs.of(most, newest if most == 1 else 0)
         size = programs.fitting(most, log)
     if not distributed.records_beside_steps(run.mesh):  # else it is warmed
