@@ -34,6 +34,8 @@ def test_the_choice_is_said():
         "10 members: 11.0 ms a step, 28 min for 150,000 steps; 3 of them finish in 9 min: "
         "3 train now, 7 at the next start"
     )
+    said = pace.told([100] * 2, 0.001, 9.0, 1)
+    assert said.endswith("1 of them finishes in 9 min: 1 trains now, 1 at the next start")
     assert pace.told([100] * 2, 0.001, 9.0, 2).endswith("all of them finish in 9 min: 2 train now")
 
 

@@ -78,10 +78,11 @@ def finishing(
 def told(steps: Sequence[int], seconds: float, minutes: float, finish: int) -> str:
     """One line about the choice of `finish` members, for a limit of so many `minutes`."""
     count, longest = len(steps), max(steps)
-    how_many = "all of them finish" if finish == count else f"{finish} of them finish"
+    finishes, trains = ("finishes", "trains") if finish == 1 else ("finish", "train")
+    how_many = "all of them finish" if finish == count else f"{finish} of them {finishes}"
     later = "" if finish == count else f", {count - finish} at the next start"
     return (
         f"{count} members: {1e3 * seconds * count:.1f} ms a step, "
         f"{seconds * sum(steps) / 60:.0f} min for {longest:,} steps; "
-        f"{how_many} in {minutes:g} min: {finish} train now{later}"
+        f"{how_many} in {minutes:g} min: {finish} {trains} now{later}"
     )
