@@ -16,30 +16,14 @@ from ibgan_jax.errors import UserError
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-# What may differ when a run is taken up again: how long it is, how long a launch takes and what it
-# leaves, and where its data lie.
-FREE_KEYS = (
-    "train.steps",
-    "train.max_minutes",
-    "train.light",
-    "population.at_once",
-    "dataset.dir",
-    "fid.classifier",
-)
+# What may differ when a run is taken up again: how long it is, how a launch goes about it, where
+# its data lie.
+_LAUNCH = ("train.max_minutes", "train.light", "population.at_once")
+FREE_KEYS = ("train.steps", *_LAUNCH, "dataset.dir", "fid.classifier")
 # Static settings of a model that are facts of its data set: a run fills them in.
 FACTS = ("channels", "dataset_size")
-KEYS = (
-    "name",
-    "seed",
-    "model",
-    "network",
-    "dataset",
-    "train",
-    "hparams",
-    "grid",
-    "population",
-    "fid",
-)
+_WHAT = ("name", "seed", "model", "network", "dataset")
+KEYS = (*_WHAT, "train", "hparams", "grid", "population", "fid")
 AT_ONCE = "at_once"  # of a population; its other settings are the values that vary
 _PERIODS = ("log_every", "evaluate_every", "checkpoint_every")
 
