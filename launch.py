@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +27,7 @@ from ml_collections import config_flags
 
 from ibgan_jax.errors import UserError
 
+STARTED = time.monotonic()  # what train.max_minutes counts from
 MODES = ("train", "evaluate", "report", "prepare")
 INTERRUPTED = "interrupted; what is saved stays, the same command goes on"
 OVERRIDES = ("--config.", "-config.")
@@ -146,9 +148,9 @@ def run(values: flags.FlagValues, more: list[str]) -> None:
     workdir = None if folder is None else Workdir(Path(folder))
     if values.mode == "train" and study.is_study(config):
         file = values["config"].config_filename.partition(":")[0]
-        study.train(config, Path(file).parent, workdir, log)
+        study.train(config, Path(file).parent, workdir, log, STARTED)
     elif values.mode == "train":
-        loop.train(config, workdir, log)
+        loop.train(config, workdir, log, STARTED)
     elif values.mode == "evaluate":
         found = comparison.find([Path(path) for path in ([folder] if folder else []) + more])
         if config is not None and not study.is_study(config):
@@ -167,7 +169,10 @@ def run(values: flags.FlagValues, more: list[str]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """The exit status: 0 done, 2 the user's mistake, 1 anything else."""
+    """The exit status.
+
+    0 done, 2 the user's mistake, 3 time is up with everything saved, 1 anything else.
+    """
     if {"--help", "-help", "-h"} & set(argv):
         print(__doc__)
         return 0
@@ -185,11 +190,13 @@ def main(argv: list[str]) -> int:
         print(INTERRUPTED, file=sys.stderr)
         status, failure = 1, INTERRUPTED
     except Exception as error:
-        from ibgan_jax.training.loop import InterruptedRunError
+        from ibgan_jax.training.loop import InterruptedRunError, TimeIsUpError
         from ibgan_jax.training.member import DivergedError
 
-        status = 1
-        if isinstance(error, DivergedError | InterruptedRunError):  # as all processes do together
+        status = 3 if isinstance(error, TimeIsUpError) else 1
+        if isinstance(
+            error, DivergedError | InterruptedRunError | TimeIsUpError
+        ):  # as all processes do together
             print(str(error), file=sys.stderr)
         else:
             traceback.print_exc()

@@ -60,9 +60,8 @@ def unfinished(config: Any, folder: Path) -> tuple[int, ...]:
     left = set()
     for name, member in configs.members(config):
         scores = folder / name / "scores.json"
-        if not scores.exists():
-            left.add(member.seed)
-        elif json.loads(scores.read_text())["run"]["checkpoint_step"] < member.train.steps:
+        step = json.loads(scores.read_text())["run"]["checkpoint_step"] if scores.exists() else -1
+        if step < member.train.steps:
             left.add(member.seed)
     return tuple(sorted(left))
 

@@ -28,7 +28,8 @@ def get_config(_: str = ""):  # noqa: ANN201
     config.dataset = {"source": "resident", "dir": "data"}
     # 0: what each experiment has.
     periods = ("steps", "log_every", "evaluate_every", "checkpoint_every")
-    config.train = dict.fromkeys(periods, 0)
+    config.train = {**dict.fromkeys(periods, 0), "max_minutes": 0.0, "light": False}
+    config.population = {"at_once": 0}  # of each system's population
     # FactorVAE scores, means of ten seeds, the best over each run's checkpoints.
     config.published = {
         "dsprites": dict(zip(MODELS, (0.40, 0.61, 0.80, 0.61, 0.69, 0.81, 0.79), strict=True)),

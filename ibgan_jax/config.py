@@ -17,23 +17,15 @@ from ibgan_jax.networks import formulation
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-# What may differ when a run is taken up again: how long it is and where its data lie.
-FREE_KEYS = ("train.steps", "dataset.dir", "fid.classifier")
+# What may differ when a run is taken up again: its length, how a launch goes about it, its files.
+_LAUNCH = ("train.max_minutes", "train.light", "population.at_once")
+FREE_KEYS = ("train.steps", *_LAUNCH, "dataset.dir", "fid.classifier")
 DATA_DIR = "data"  # where data sets lie unless told otherwise
 # Static settings of a model that are facts of its data set: a run fills them in.
 FACTS = ("channels", "dataset_size")
-KEYS = (
-    "name",
-    "seed",
-    "model",
-    "network",
-    "dataset",
-    "train",
-    "hparams",
-    "grid",
-    "population",
-    "fid",
-)
+_WHAT = ("name", "seed", "model", "network", "dataset")
+KEYS = (*_WHAT, "train", "hparams", "grid", "population", "fid")
+AT_ONCE = "at_once"  # of a population; its other settings are the values that vary
 _PERIODS = ("log_every", "evaluate_every", "checkpoint_every")
 
 
@@ -70,6 +62,8 @@ def base(name: str, model: str) -> ConfigDict:
             "log_every": 100,
             "evaluate_every": 2_500,
             "checkpoint_every": 2_500,
+            "max_minutes": 0.0,  # of a launch; 0: no limit
+            "light": False,  # no events, no pictures, no report, one checkpoint at the end
             "precision": distributed.EXACT,
             "convolution": formulation.AUTO,
             **made.recipe,
@@ -79,8 +73,9 @@ def base(name: str, model: str) -> ConfigDict:
     config.fid = ConfigDict({"every": 0, "classifier": "", "images": 50_000})
     config.hparams = ConfigDict(dict(made.hparams))
     config.grid = ConfigDict({name: tuple(values) for name, values in made.grid.items()})
-    empty = {"seeds": (), **dict.fromkeys(made.hparams, ())}
-    config.population = ConfigDict(empty)
+    # How many members train at a time: 0: as fit in memory, -1: as finish within max_minutes.
+    varied = {"seeds": (), **dict.fromkeys(made.hparams, ())}
+    config.population = ConfigDict({AT_ONCE: 0, **varied})
     return config.lock()
 
 
@@ -148,17 +143,33 @@ def check(config: ConfigDict) -> None:
     for key, seed in (("seed", config.seed), ("dataset.seed", config.dataset.seed)):
         if not 0 <= seed < 2**32:
             raise UserError(f"{key}={seed} must be between 0 and 2**32 - 1")
+    _check_time(config)
     _check_fid(config)
     for key, value in config.hparams.items():
         if not math.isfinite(value) or value < 0:
             raise UserError(f"hparams.{key}={value} must be a finite number, 0 or more")
     model.check_hparams(config.hparams.to_dict())
-    named = " and ".join(f"population.{key}" for key, x in config.population.items() if x)
+    named = " and ".join(f"population.{key}" for key, x in varied(config).items() if x)
     for _, member in members(config):
         try:
             check(member)
         except UserError as error:
             raise UserError(f"{named} makes a member that cannot be: {error}") from error
+
+
+def _check_time(config: ConfigDict) -> None:
+    minutes, at_once = config.train.max_minutes, config.population[AT_ONCE]
+    if not math.isfinite(minutes) or minutes < 0:
+        raise UserError(
+            f"train.max_minutes={minutes} must be a finite number, 0 (no limit) or more"
+        )
+    if at_once < -1:
+        raise UserError(
+            f"population.at_once={at_once} must be 0 (as many as fit in memory), more, or -1 (as "
+            "many as finish within train.max_minutes)"
+        )
+    if at_once == -1 and not minutes:
+        raise UserError("population.at_once=-1 needs train.max_minutes, within which they finish")
 
 
 def _check_fid(config: ConfigDict) -> None:
@@ -167,6 +178,11 @@ def _check_fid(config: ConfigDict) -> None:
         raise UserError(f"fid.every={every} must be 0 or a multiple of evaluate_every, {period}")
     if every and not config.fid.classifier:
         raise UserError("fid.every needs fid.classifier=PATH, as --classifier in the README")
+
+
+def varied(config: ConfigDict) -> dict[str, Any]:
+    """The values of a population: of seeds and of each hyperparameter, () where none are named."""
+    return {key: values for key, values in config.population.items() if key != AT_ONCE}
 
 
 def members(config: ConfigDict) -> list[tuple[str, ConfigDict]]:
@@ -179,7 +195,7 @@ def members(config: ConfigDict) -> list[tuple[str, ConfigDict]]:
       UserError: something is named twice, too finely for folders' names, or not as a tuple of
         numbers (of integers for seeds).
     """
-    named = config.population.to_dict()
+    named = varied(config)
     for key, values in named.items():
         if not isinstance(values, tuple | list):
             raise UserError(f"population.{key}={values!r} must be a tuple, such as ({values!r},)")
@@ -193,15 +209,15 @@ def members(config: ConfigDict) -> list[tuple[str, ConfigDict]]:
     if not any(named.values()):
         return []
     seeds = named.pop("seeds") or (config.seed,)
-    varied = {key: values for key, values in named.items() if values}
+    swept = {key: values for key, values in named.items() if values}
     found = []
-    for chosen in itertools.product(*varied.values()):
-        told = "".join(f"-{key}{value:g}" for key, value in zip(varied, chosen, strict=True))
+    for chosen in itertools.product(*swept.values()):
+        told = "".join(f"-{key}{value:g}" for key, value in zip(swept, chosen, strict=True))
         for seed in seeds:
             member = config.copy_and_resolve_references()
             member.seed = seed
-            member.hparams.update(dict(zip(varied, map(float, chosen), strict=True)))
-            member.population.update(dict.fromkeys(config.population, ()))
+            member.hparams.update(dict(zip(swept, map(float, chosen), strict=True)))
+            member.population.update(dict.fromkeys(varied(config), ()))
             found.append((f"{config.name}-{config.model}{told}-seed{seed}", member))
     return found
 

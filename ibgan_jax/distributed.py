@@ -267,6 +267,24 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def agreed(number: float) -> float:
+    """The main process's number, in every process; all call it at the same point."""
+    if processes() == 1:
+        return number
+    from jax.experimental import multihost_utils
+
+    return float(multihost_utils.broadcast_one_to_all(np.float32(number)))
+
+
+def records_beside_steps(mesh: Mesh) -> bool:
+    """Whether scores, pictures and saves are made while the device has its next steps.
+
+    Programs that span devices must start in the same order on each, so they are left to one thread;
+    the cores of a CPU are full with the steps.
+    """
+    return processes() == 1 and mesh.size == 1 and mesh.devices.flat[0].platform != "cpu"
+
+
 def shared_out(function: Callable[[Any], jax.Array], batch: jax.Array) -> Any:
     """`function` of a batch [B, ...] that every process has: each its share, and all the result."""
     count = processes()

@@ -51,7 +51,7 @@ def train(workdir):
         population.advance(batch)
     losses = population.fetch()[0]["loss/generator"]
     state = population.state(0)
-    member.save(STEPS, state, scored=False)
+    member.save(STEPS, state, None)
     member.close()
     return {"losses": losses.tolist(), "state": digest(state)}
 

@@ -79,7 +79,7 @@ def test_every_config_has_the_common_keys(name, model):
     assert {"seed", "network", "dataset", "train", "hparams", "grid", "population"} <= set(config)
     assert {"name", "source", "dir"} <= set(config.dataset)
     assert {"steps", "batch_size", *PERIODS} <= set(config.train)
-    assert set(config.population) == {"seeds", *config.hparams}
+    assert set(config.population) == {"at_once", "seeds", *config.hparams}
     assert not any(config.population.values())
     with pytest.raises((AttributeError, KeyError)):
         config.train.step = 5

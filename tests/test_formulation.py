@@ -36,7 +36,7 @@ def arguments(layer):
 
 def both(layer, formulated):
     """(convolution, its gradients, transpose, its gradients), each traced by the formulation."""
-    size, stride, pad, *_ = layer
+    _, stride, pad, *_ = layer
     x, kernel, y = arguments(layer)
 
     def transpose(y, kernel):

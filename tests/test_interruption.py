@@ -14,7 +14,7 @@ import tiny
 
 import launch
 from ibgan_jax.errors import UserError
-from ibgan_jax.training import loop, member, reporting
+from ibgan_jax.training import evaluation, loop, reporting
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
@@ -74,7 +74,8 @@ def test_killed_at_a_random_moment(finished, tmp_path, launched, small):
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert finish(launched(tmp_path))[-1] == f"report: {tmp_path}/report.html"
+    *_, report, told = finish(launched(tmp_path))
+    assert report == f"report: {tmp_path}/report.html" and told.startswith("wall time ")
     check_same(finished, tmp_path)
     assert tiny.scores(tmp_path) == tiny.scores(finished)
 
@@ -117,14 +118,14 @@ def test_a_second_signal_acts_at_once(kind):
 def test_a_signal_while_the_last_step_is_scored(finished, copy, small, monkeypatch):
     shutil.rmtree(copy / "checkpoints/24")
     (copy / "report.html").unlink(missing_ok=True)
-    score = member.Member._evaluate
+    score = evaluation.score_members
 
-    def struck(self, step, state):
+    def struck(*given):
         signal.raise_signal(signal.SIGTERM)
-        return score(self, step, state)
+        return score(*given)
 
     with monkeypatch.context() as patch, pytest.raises(loop.InterruptedRunError, match="step 24;"):
-        patch.setattr(member.Member, "_evaluate", struck)
+        patch.setattr(evaluation, "score_members", struck)
         tiny.train(copy)
     assert not (copy / "report.html").exists()
     assert f"{copy} has 24 of 24 steps: nothing to train" in tiny.train(copy)

@@ -69,7 +69,8 @@ def write_run(path, **changed):
             [CONFIG, "--config.train.step=5"],
             [
                 "'train.step'",
-                "batch_size, checkpoint_every, evaluate_every, log_every, precision, steps",
+                "batch_size, checkpoint_every, evaluate_every, light, log_every, max_minutes",
+                "precision, steps, steps_per_dispatch",
             ],
         ),
         ([CONFIG, "--config.trian.steps=5"], ["'trian.steps'", "seed, train"]),
@@ -88,6 +89,10 @@ def write_run(path, **changed):
         ([CONFIG, "--config.train.steps=1.5"], ["train.steps", "'1.5'"]),
         ([CONFIG, "--config.hparams.beta=high"], ["hparams.beta", "'high'"]),
         ([CONFIG, "--config.population.seeds=(1,1)"], ["population.seeds", "twice"]),
+        ([CONFIG, "--config.population.at_once=-2"], ["population.at_once=-2", "or -1"]),
+        ([CONFIG, "--config.population.at_once=-1"], ["at_once=-1 needs train.max_minutes"]),
+        ([CONFIG, "--config.train.max_minutes=-1"], ["train.max_minutes=-1.0", "no limit"]),
+        ([CONFIG, "--config.train.max_minutes=nan"], ["train.max_minutes=nan", "finite"]),
         ([CONFIG, "--config.train.precision=tf32"], ["train.precision=tf32", "a CPU computes"]),
         ([CONFIG, "--config.hparams.lr_generator=-1e-4"], ["hparams.lr_generator=-0.0001"]),
         ([CONFIG, "--config.hparams.beta=nan"], ["hparams.beta=nan"]),
@@ -171,9 +176,7 @@ def test_a_config_that_agrees_may_be_given_too(copy, small, capsys):
 
 def test_the_default_workdir(small, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(
-        "ibgan_jax.training.loop.train", lambda config, work, log: seen.append(work)
-    )
+    monkeypatch.setattr("ibgan_jax.training.loop.train", lambda config, work, *_: seen.append(work))
     assert launch.main(["launch.py", CONFIG, "--config.seed=7"]) == 0
     assert [str(work.path) for work in seen] == ["runs/quickstart-ibgan-seed7"]
 

@@ -141,3 +141,17 @@ def test_a_signal_to_one_stops_and_saves_all(launched, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / str(step) / "SHA256SUMS").exists()
     _, said = launched()
     assert f"resuming {tmp_path / 'run'} at step {step}\n" in said
+
+
+@pytest.mark.slow
+def test_all_end_together_when_the_time_is_up(tmp_path):
+    """However far they come by then, and with one word."""
+
+    def arguments(coordinator, process):
+        changed = {"train_steps": 100_000, "train_log_every": 2, "train_max_minutes": 1.0}
+        job = [f"--coordinator={coordinator}", "--num_processes=2", f"--process_id={process}"]
+        return [*tiny.command(tmp_path / "run", **changed), *job]
+
+    found = ends(start("tiny.py", 2, 1, arguments, tmp_path / "cache"), 300)
+    assert [status for status, _ in found] == [3, 3]
+    assert found[0][1] == found[1][1] and found[0][1].startswith("time is up at step ")

@@ -102,7 +102,7 @@ def test_training_skips_what_is_finished_and_takes_up_the_rest(
     # The first run is there already, the second is what is asked to be trained.
     shutil.copytree(finished, home.path / "quickstart-ibgan-seed0")
 
-    def train(runs, log):
+    def train(runs, *_):
         for member, workdir in runs:
             trained.append((member.seed, workdir.path.name))
             put(finished, member, workdir)
@@ -127,7 +127,7 @@ def test_training_skips_what_is_finished_and_takes_up_the_rest(
 def test_what_diverged_is_reported_and_not_tried_again(tmp_path, finished, small, monkeypatch, two):
     home, lines = Workdir(tmp_path), []
 
-    def train(runs, log):
+    def train(runs, *_):
         (good, there), (_, lost) = runs
         put(finished, good, there)
         lost.create()

@@ -59,7 +59,8 @@ def choose(platform: str, form: str = AUTO, precision: str = "float32") -> Formu
 
     | form | precision | launches | GB a member | ms a member |
     |---|---|---|---|---|
-TABLE
+    | filtered | float32 | 420 | 1.94 | 0.81 |
+    | patches | float32 | 328 | 1.78 | 0.87 |
 
     Args:
       platform: "cpu", "gpu" or "tpu".

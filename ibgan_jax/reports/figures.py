@@ -49,6 +49,8 @@ LOOK = {
 DPI = 150
 # The outline of a cell of unit size around its middle: x, then y.
 BOX = np.array([[-0.47, 0.47, 0.47, -0.47, -0.47], [-0.46, -0.46, 0.46, 0.46, -0.46]])
+# How zlib writes a PNG.
+SMALL, QUICK = {"optimize": True}, {"compress_level": 1}
 RULE = 128  # the grey between the images of a grid
 
 
@@ -83,8 +85,11 @@ def canvas(path: str | Path, width: float, height: float) -> Iterator[Figure]:
             figure.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None})
 
 
-def save_png(path: str | Path, image: np.ndarray, scale: int = 1) -> None:
+def save_png(path: str | Path, image: np.ndarray, scale: int = 1, quick: bool = False) -> None:
     """Writes `image`, uint8 [H, W], [H, W, 1] or [H, W, 3], each pixel a `scale` x `scale` block.
+
+    `quick` takes 2 ms instead of 20, where there is noise 20 instead of 270; the file then has
+    11 KiB instead of 6, where there is noise 5 to 10 % more.
 
     Raises ValueError for another type or shape.
     """
@@ -99,7 +104,7 @@ def save_png(path: str | Path, image: np.ndarray, scale: int = 1) -> None:
         raise ValueError(f"a PNG is [H, W], [H, W, 1] or [H, W, 3], not {image.shape}")
     image = image.repeat(scale, axis=0).repeat(scale, axis=1)
     with atomic(path) as temporary:
-        Image.fromarray(image).save(temporary, format="png", optimize=True)
+        Image.fromarray(image).save(temporary, format="png", **(QUICK if quick else SMALL))
 
 
 # ---------------------------------------------------------------------------------------- grids

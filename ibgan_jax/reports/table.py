@@ -23,8 +23,10 @@ from ibgan_jax.reports.html import flatten
 #: Best, median and last of the score over the checkpoints of a run; papers report the best.
 TRAINING = {"best": "best", "median": "median", "last": "last"}
 HEADLINE = "best"
+# How long a run is and how it was run, not what it computes.
+FREE_SETTINGS = ("train.steps", "train.max_minutes", "train.light", "population.at_once")
 # Runs that differ in these alone are one row; steps are shown with it.
-SAME_ROW = ("seed", "dataset.dir", "dataset.source", "train.steps")
+SAME_ROW = ("seed", "dataset.dir", "dataset.source", *FREE_SETTINGS)
 Published = Mapping[str, Mapping[str, float]]  # data set -> system -> the paper's value
 
 

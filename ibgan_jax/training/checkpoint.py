@@ -94,6 +94,10 @@ class Checkpoints:
             s for s in self._step_directories() if (self._path(s) / manifest.NAME).is_file()
         )
 
+    def newest(self) -> int:
+        """Returns the newest complete checkpoint, 0 without one; all processes call it together."""
+        return [0, *_agreed(self.steps())][-1]
+
     def best(self) -> int | None:
         """Returns the step with the highest score (the oldest of equals), None without scores."""
         scored = [(record["score"], s) for s in self.steps() if (record := self._record(s))]

@@ -74,7 +74,7 @@ def evaluate(
     home = scored[0].path if len(scored) == 1 else Path(_common([w.path for w in scored]))
     within = Workdir(home)
     of_study = within.study.exists()
-    _write(_rows(_scored(within) if of_study else scored, within), home, log)
+    _write(_rows(with_scores(within) if of_study else scored, within), home, log)
     selection.rank(runs, scored, home, ranked_by, log)
     if of_study:
         _draw(within, log)
@@ -106,7 +106,8 @@ def _published(workdir: Workdir) -> table.Published | None:
     return json.loads(workdir.study.read_text())["config"].get("published")
 
 
-def _scored(study: Workdir) -> list[Workdir]:
+def with_scores(study: Workdir) -> list[Workdir]:
+    """Those of its runs that have scores."""
     return [run for run in find([study.path]) if run.scores.exists()]
 
 
@@ -136,7 +137,7 @@ def report(workdir: Workdir, log: Log = print) -> None:
         return
     if not workdir.study.exists():
         raise UserError(f"{workdir.path} holds no study: there is no {workdir.study.name} in it")
-    _write(_rows(_scored(workdir), workdir), workdir.path, log)
+    _write(_rows(with_scores(workdir), workdir), workdir.path, log)
     _draw(workdir, log)
 
 
@@ -144,7 +145,7 @@ def _draw(workdir: Workdir, log: Log) -> None:
     """The page of a study."""
     if not distributed.is_main_process():
         return
-    entries = [_entry(run) for run in _scored(workdir)]
+    entries = [_entry(run) for run in with_scores(workdir)]
     records = {entry.path: read_metrics(Workdir(entry.path).metrics) for entry in entries}
     figures = list(_figures(workdir, entries, records))
     recorded = json.loads(workdir.study.read_text())

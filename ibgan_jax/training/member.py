@@ -11,7 +11,6 @@ import numpy as np
 
 from ibgan_jax import distributed, reports
 from ibgan_jax.errors import UserError, one_line
-from ibgan_jax.training import evaluation
 from ibgan_jax.training.checkpoint import Checkpoints
 from ibgan_jax.training.run import Run
 from ibgan_jax.training.state import TrainState, all_finite
@@ -50,6 +49,11 @@ class Member:
         return self._take(self._checkpoints.restore(self.run.state_template(), log=self._log))
 
     @property
+    def newest(self) -> int:
+        """The step of the newest checkpoint, 0 is the start; all processes ask together."""
+        return self._checkpoints.newest()
+
+    @property
     def previous(self) -> int:
         """The step of the checkpoint before the newest; 0 is the start."""
         return [0, 0, *self._checkpoints.steps()][-2]
@@ -81,7 +85,10 @@ class Member:
         """Gets ready to be written to, by one of several processes."""
         if distributed.is_main_process():
             self.workdir.diverged.unlink(missing_ok=True)
-            self._telemetry = Telemetry(self.workdir.path, first_step=self.step, log=self._log)
+            events = not self.run.config.train.light
+            self._telemetry = Telemetry(
+                self.workdir.path, first_step=self.step, log=self._log, events=events
+            )
 
     def wait(self) -> None:
         """Returns when what was saved is on disk; UserError when the disk does not take it."""
@@ -137,32 +144,32 @@ class Member:
         if self._telemetry is not None:
             self._telemetry.write(step, {**means, "steps_per_second": rate})
 
-    def save(self, step: int, state: TrainState, scored: bool) -> None:
-        """Saves `state`, and before that scores and draws it if it is to be `scored`.
+    def finite(self, step: int, state: TrainState) -> bool:
+        """Whether the member goes on with `state`: a number that is not finite stops it."""
+        if not bool(all_finite(state)):
+            self._stop(f"a parameter is not finite after step {step}", step)
+        return self.diverged is None
 
-        A parameter that is not finite stops the member instead.
+    def evaluated(
+        self, step: int, record: Mapping[str, float], pictures: Mapping[str, np.ndarray]
+    ) -> None:
+        """Writes what an evaluation has found, and its `pictures`."""
+        if self._telemetry is not None:
+            folder = self.workdir.figures / "progress"
+            for name, picture in pictures.items():
+                reports.save_png(folder / f"{name}-{step:08d}.png", picture, quick=True)
+            self._telemetry.write(step, record, pictures)
+
+    def save(self, step: int, state: TrainState, score: float | None) -> None:
+        """Saves `state`, in the background, with its `score` if it has one.
 
         Raises:
           UserError: the disk does not take it.
         """
-        if not bool(all_finite(state)):
-            self._stop(f"a parameter is not finite after step {step}", step)
-            return
-        score = self._evaluate(step, state) if scored else None
         records = [] if self._telemetry is None else list(self._telemetry.records)
         extra = {"window": self.window, "records": records}
         with self._saving():
             self._checkpoints.save(step, state, score=score, extra=extra)
-
-    def _evaluate(self, step: int, state: TrainState) -> float | None:
-        record, score = evaluation.score(self.run, state.variables, step, self._log)
-        pictures = evaluation.progress_images(self.run, state)
-        if self._telemetry is not None:
-            folder = self.workdir.figures / "progress"
-            for name, picture in pictures.items():
-                reports.save_png(folder / f"{name}-{step:08d}.png", picture)
-            self._telemetry.write(step, record, pictures)
-        return score
 
     def _stop(self, reason: str, step: int) -> None:
         self.diverged = DivergedError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from ibgan_jax import distributed
 from ibgan_jax.errors import UserError
 from ibgan_jax.models.base import Hparams
 from ibgan_jax.networks import formulation
+from ibgan_jax.training.records import EVALUATIONS
 from ibgan_jax.training.run import Run
 from ibgan_jax.training.state import TrainState
 from ibgan_jax.training.step import make_train_steps
@@ -147,10 +149,14 @@ def _fitting(program: Program, members: int, free: int) -> int:
 def _need(program: Program, members: int) -> float:
     """Bytes of their states, of the work on those that train at once, and of what is being saved.
 
-    A save holds a copy of the state on the device and one on the host.
+    A save holds a copy of the state on the device and one on the host, which on a CPU are the same
+    memory; beside the steps so many evaluations hold copies on the device.
     """
-    together = distributed.members_together(distributed.mesh_for(members), members)
-    copies = members + 2 * min(members, SAVES_AT_ONCE)
+    mesh = distributed.mesh_for(members)
+    together = distributed.members_together(mesh, members)
+    beside = distributed.records_beside_steps(mesh)
+    held = EVALUATIONS * members if beside else 2 * min(members, SAVES_AT_ONCE)
+    copies = members + held
     return copies * program.state_bytes + program.work_bytes * together / program.together
 
 
@@ -210,17 +216,26 @@ class Population:
             jax.block_until_ready(self._before)
             self._before = metrics
 
+    def take(self) -> Callable[[], list[dict[str, np.ndarray]]]:
+        """Each member's metrics [steps] since the last call; calling the result waits for them."""
+        taken, self._metrics = self._metrics, [[] for _ in self._turns]
+        return partial(_fetched, taken, self._program.together)
+
     def fetch(self) -> list[dict[str, np.ndarray]]:
-        """Each member's metrics [steps] since the last call; it waits for them."""
-        found: list[dict[str, np.ndarray]] = []
-        for turn in self._metrics:
-            parts = jax.device_get(turn)
-            joined = {name: np.concatenate([p[name] for p in parts], axis=1) for name in parts[0]}
-            found += [{k: x[i] for k, x in joined.items()} for i in range(self._program.together)]
-            turn.clear()
-        return found
+        """What `take` promises."""
+        return self.take()()
 
     def state(self, place: int) -> TrainState:
         """A copy of a member's state."""
         turn, within = divmod(place, self._program.together)
         return distributed.member(self._program.mesh, self._states[turn], within)
+
+
+def _fetched(turns: list[list[dict[str, jax.Array]]], together: int) -> list[dict[str, np.ndarray]]:
+    """Metrics of dispatches [n, K] of each turn -> of each member [steps]."""
+    found: list[dict[str, np.ndarray]] = []
+    for turn in turns:
+        parts = jax.device_get(turn)
+        joined = {name: np.concatenate([p[name] for p in parts], axis=1) for name in parts[0]}
+        found += [{name: x[i] for name, x in joined.items()} for i in range(together)]
+    return found

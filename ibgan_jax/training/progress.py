@@ -35,20 +35,23 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def at(self, step: int, record: Mapping[str, float] | None = None) -> None:
+    def at(
+        self, step: int, record: Mapping[str, float] | None = None, when: float | None = None
+    ) -> None:
         """Moves the bar to `step`; with a `record` this is a log point, which sets the figures.
 
         Without a terminal each log point is one line instead. The speed is that since the log
-        point before, evaluation and checkpoints included.
+        point before, evaluation and checkpoints included; `when`, by time.monotonic, says that the
+        step was reached before now.
         """
         if record is not None:
             before, then = self._mark
-            now = time.monotonic()
+            now = time.monotonic() if when is None else when
             if step > before and now > then:
                 self._rate = (step - before) / (now - then)
                 self._mark = (step, now)
         if self._bar is not None:
-            self._bar.update(step - self._bar.n)
+            self._bar.update(max(step - self._bar.n, 0))  # a record may come late
             if record is not None:
                 self._bar.set_postfix_str("  ".join(self._figures_of(step, record)))
         elif record is not None:

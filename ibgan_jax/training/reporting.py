@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ibgan_jax import distributed, reports
+from ibgan_jax.errors import UserError
 from ibgan_jax.training import evaluation, trained
 from ibgan_jax.training.run import Run
 from ibgan_jax.training.telemetry import read_metrics
@@ -29,10 +30,24 @@ INFORMATION = {"lower_bound": "I_L", "upper_bound": "I_U", "elbo": "ELBO"}  # on
 
 
 def finish(run: Run, workdir: Workdir, log: Callable[[str], Any] = print) -> None:
-    """What training ends with: the newest checkpoint scored on fresh votes, and its report."""
+    """What training ends with: the newest checkpoint scored on fresh votes, and its report.
+
+    A light run is not drawn: its report is a matter of --mode=report.
+    """
     restored = trained.restore(run, workdir, None, log)
     evaluation.evaluate(run, workdir, None, log, restored=restored)
-    report(run, workdir, restored.step, log, restored)
+    if not run.config.train.light:
+        report(run, workdir, restored.step, log, restored)
+
+
+def is_done(run: Run, workdir: Workdir, step: int) -> bool:
+    """Whether there is nothing at `step` to score and report: no checkpoint, or it is done."""
+    try:
+        scores = workdir.read_scores()
+    except UserError:  # damaged: to be made again
+        scores = None
+    scored = scores is not None and scores["run"]["checkpoint_step"] == step
+    return step == 0 or (scored and (run.config.train.light or workdir.report.exists()))
 
 
 def report(

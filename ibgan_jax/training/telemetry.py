@@ -32,6 +32,7 @@ class Telemetry:
         *,
         first_step: int,
         log: Callable[[str], object] = print,
+        events: bool = True,
     ) -> None:
         """Starts at `first_step` (0: anew; else a resume of the records up to that step).
 
@@ -39,6 +40,7 @@ class Telemetry:
           workdir: the run's directory, made when missing.
           first_step: steps done before this launch.
           log: takes what there is to say.
+          events: whether TensorBoard's are written too.
 
         Raises:
           UserError: the metrics.jsonl to be resumed holds a line that is no record.
@@ -52,7 +54,7 @@ class Telemetry:
         self._file = path.open("r+b")
         # Where the newest record starts: it may grow.
         self._tail = sum(len(_line(record)) for record in self.records[:-1])
-        self._events = _open_events(workdir, first_step, log)
+        self._events = _open_events(workdir, first_step, log) if events else None
 
     def __enter__(self) -> Telemetry:
         return self

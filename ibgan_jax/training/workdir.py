@@ -38,6 +38,7 @@ class Workdir:
         self.figures = self.path / "figures"
         self.scores = self.path / "scores.json"
         self.report = self.path / "report.html"
+        self.timing = self.path / "timing.json"
         self.diverged = self.path / "diverged.json"
         self.study = self.path / "study.json"  # of a folder of runs
 

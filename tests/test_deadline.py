@@ -1,0 +1,381 @@
+"""train.max_minutes: the limit is kept, everything is there, and the next start goes on exactly."""
+
+import contextlib
+import json
+import random
+import time
+from types import SimpleNamespace
+
+import jax
+import pytest
+import tiny
+
+import launch
+from ibgan_jax import config as configs
+from ibgan_jax import distributed
+from ibgan_jax.training import deadline, loop, reporting, study, timing
+from ibgan_jax.training.course import Course
+from ibgan_jax.training.deadline import Deadline, TimeIsUpError
+from ibgan_jax.training.timing import Timing
+from ibgan_jax.training.workdir import Workdir
+
+SEEDS = (0, 1)
+LONG = 800
+NAMES = [f"quickstart-ibgan-seed{seed}" for seed in SEEDS]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(timing.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def one_device(small, monkeypatch):
+    monkeypatch.setattr(distributed, "devices", lambda: jax.devices()[:1])
+
+
+# ---------------------------------------------------------------------------------- estimates
+
+
+def test_no_limit_is_never_reached(clock):
+    limit = Deadline(0.0, Timing())
+    clock[0] += 1e9
+    assert limit.left() == float("inf") and not limit.reached(1e9)
+
+
+def test_what_is_left_and_what_is_kept(clock):
+    limit = Deadline(2.0, Timing(started=900.0))
+    assert limit.left() == 20
+    limit.kept = 15
+    assert limit.left() == 5 and limit.reached(5) and not limit.reached(4.9)
+
+
+def test_estimates_are_the_slowest_with_a_margin(clock):
+    limit = Deadline(10.0, Timing())
+    with limit.timing.phase("saves", 2):
+        clock[0] += 4
+    with limit.timing.phase("saves"):
+        clock[0] += 5
+    assert limit.timing.measured("saves") == (5, 3)
+    assert limit.estimate("saves", 3) == deadline.MARGIN * (5 + 2 * 3)
+    assert limit.estimate("saves", 0) == 0
+    for _ in range(timing.REMEMBERED):
+        limit.timing.note("saves", 1.0)
+    assert limit.estimate("saves") == deadline.MARGIN
+
+
+def test_guesses_suit_the_limit():
+    """Before anything is measured: small for a short limit, minutes for ten members in ten."""
+    short, real = Deadline(0.1, Timing()), Deadline(9.0, Timing())
+    assert short.estimate("report", 2) < 6
+    assert 60 < real.estimate("report", 10) < 200
+    assert real.estimate("report", 1) < real.estimate("report", 10) / 3
+    # A report is what it takes besides the scores that were measured.
+    before = real.estimate("report")
+    real.timing.note("scores", 100.0)
+    assert real.estimate("report") > before + 100
+
+
+def test_what_came_before_is_learned(tmp_path, clock):
+    home, lines = Workdir(tmp_path), []
+    for launches in (1, 2):
+        taken = Timing()
+        with timing.accounting(taken, home, lines.append):
+            assert taken.measured("scores") == (None if launches == 1 else (3, 3))
+            with taken.phase("steps"):
+                clock[0] += 10
+            with taken.phase("scores"):
+                clock[0] += 3
+            clock[0] += 1
+        recorded = json.loads(home.timing.read_text())
+        assert recorded["launches"] == launches and recorded["wall_s"] == 14 * launches
+        assert recorded["phases_s"]["steps"] == 10 * launches
+        assert recorded["phases_s"]["other"] == launches
+    line = "wall time 14 s: steps 10, compiling 0, scores 3, saves 0, pictures 0, report 0, other 1"
+    assert lines == [line, line]
+    # Compiling is another matter: the next launch may find it done.
+    assert "compiling" not in recorded["pieces"] and "steps" not in recorded["pieces"]
+    for damaged in ("{", "[]", '{"launches": 1}', '{"launches": "many", "wall_s": 1}'):
+        home.timing.write_text(damaged)
+        taken = Timing()
+        taken.learn(home)
+        assert taken.measured("scores") is None
+
+
+def test_of_a_launch_that_trains_nothing_nothing_is_said(tmp_path):
+    lines = []
+    with timing.accounting(Timing(), Workdir(tmp_path), lines.append):
+        pass
+    assert lines == [] and not list(tmp_path.iterdir())
+
+
+def test_time_beside_the_steps_is_shown_apart(clock):
+    taken = Timing()
+    taken._thread = None  # as seen from the thread beside it
+    with taken.phase("scores"):
+        clock[0] += 20
+        with taken.waiting():
+            clock[0] += 3
+    assert "scores 3 (and 20 beside the steps)" in str(taken)
+
+
+def test_a_planned_report_is_made_unless_it_would_be_far_too_late(clock):
+    limit = Deadline(1.0, Timing())
+    limit.timing.note("report", 10.0)
+    for passed, allowed in ((50, True), (54, True), (56, False), (70, False)):
+        clock[0] = 1000 + passed
+        assert limit.allows_report() == allowed
+    assert Deadline(0.0, Timing()).allows_report()
+
+
+@pytest.mark.parametrize(
+    ("step", "light", "waiting", "needed"),
+    [
+        (10, False, 0, 1 + 2 * 4 + 2 * 20),  # a dispatch, the last save and the reports
+        (20, False, 0, 1 + 2 * (3 + 1) + 2 * 2 * 4 + 2 * 20),  # the next one is scored
+        (20, True, 0, 1 + 2 * 3 + 2 * 4 + 2 * 20),  # and neither drawn nor saved
+        (30, False, 0, 1 + 2 * (3 + 1) + 2 * 2 * 4 + 2 * 20),  # this one is, before all else
+        (10, False, 2, 1 + 2 * (3 + 1) + 2 * 2 * 4 + 2 * 20),  # two wait beside the steps
+    ],
+)
+def test_whatever_is_still_to_come_is_part_of_the_estimate(clock, step, light, waiting, needed):
+    taken = Timing()
+    for piece, seconds in {
+        "steps": 1,
+        "scores": 3,
+        "pictures": 1,
+        "saves": 4,
+        "report": 20,
+    }.items():
+        taken.note(piece, seconds / deadline.MARGIN)
+    train = tiny.config(
+        train_steps=100,
+        train_log_every=10,
+        train_evaluate_every=30,
+        train_checkpoint_every=30,
+        train_light=light,
+    ).train
+    course = object.__new__(Course)
+    course._deadline, course._train, course._dispatch = Deadline(10.0, taken), train, 10
+    course._members = [SimpleNamespace(diverged=None) for _ in SEEDS]
+    course._reported, course._records = 2, SimpleNamespace(copies=waiting)
+    clock[0] = 1000 + 600 - needed - 0.1
+    assert not course._too_late(step)
+    clock[0] += 0.2
+    assert course._too_late(step)
+
+
+# ------------------------------------------------------------------------------- real programs
+
+
+@contextlib.contextmanager
+def up_at(*steps):
+    """Inside, the time is up at each of these steps, once."""
+    left = list(steps)
+
+    def too_late(self, step):
+        return bool(left) and step >= left[0] and bool(left.pop(0))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Course, "_too_late", too_late)
+        yield
+
+
+def check_there(path, step):
+    """State, scores and report of the step at which the time was up."""
+    scores = tiny.scores(path)
+    assert scores["run"]["checkpoint_step"] == step
+    assert tiny.state(path, step)
+    assert "</html>" in (path / "report.html").read_text()
+    assert all(record["step"] <= step for record in tiny.metrics(path))
+    assert scores["training"] == {} or scores["training"]["last"] is not None
+
+
+def test_a_run_whose_time_is_up_goes_on_exactly(finished, tmp_path, small, capsys, monkeypatch):
+    monkeypatch.setattr(launch, "STARTED", time.monotonic())
+    command = tiny.command(tmp_path, train_max_minutes=50.0)
+    with up_at(6, 20):
+        for step in (6, 20):
+            assert launch.main(["launch.py", *command]) == 3
+            out, err = capsys.readouterr()
+            assert err == (
+                f"time is up at step {step} of 24 (train.max_minutes=50); "
+                "the same command goes on\n"
+            )
+            assert out.splitlines()[-2] == f"report: {tmp_path}/report.html"
+            assert out.splitlines()[-1].startswith("wall time ")
+            check_there(tmp_path, step)
+        assert launch.main(["launch.py", *command]) == 0
+    assert tiny.differing(tiny.state(finished), tiny.state(tmp_path)) == []
+    assert tiny.metrics(tmp_path) == tiny.metrics(finished)
+    assert tiny.scores(tmp_path) == tiny.scores(finished)
+    assert json.loads((tmp_path / "timing.json").read_text())["launches"] == 3
+
+
+def test_a_light_run_leaves_the_same_with_fewer_files(finished, tmp_path, small):
+    with up_at(14), pytest.raises(TimeIsUpError):
+        tiny.train(tmp_path, train_light=True, train_max_minutes=50.0)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["14"]
+    check_there(tmp_path, 14)
+    tiny.train(tmp_path, train_light=True)
+    assert tiny.differing(tiny.state(finished), tiny.state(tmp_path)) == []
+    assert tiny.metrics(tmp_path) == tiny.metrics(finished)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"14", "24"}
+    assert not (tmp_path / "figures/progress").exists()
+    assert not list(tmp_path.glob("events*"))
+
+
+def population(**changed):
+    made = tiny.config(**changed)
+    made.population.seeds = SEEDS
+    return made
+
+
+def train(home, config, started=None):
+    """Trains a study of that population; what it logs, and the error it ends with."""
+    lines = []
+    try:
+        study.train(config, tiny.ROOT / "configs", Workdir(home), lines.append, started)
+    except TimeIsUpError as error:
+        return lines, str(error)
+    return lines, None
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, compiled):
+    """The folder of two members that trained together without a break."""
+    home = tmp_path_factory.mktemp("whole")
+    with tiny.quick(compiled), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed, "devices", lambda: jax.devices()[:1])
+        assert train(home, population())[1] is None
+    return home
+
+
+def assert_same(home, other):
+    for name in NAMES:
+        assert tiny.differing(tiny.state(home / name), tiny.state(other / name)) == [], name
+        assert tiny.metrics(home / name) == tiny.metrics(other / name), name
+        assert tiny.scores(home / name) == tiny.scores(other / name), name
+
+
+def test_a_population_whose_time_is_up_goes_on_exactly(whole, tmp_path, one_device):
+    config = population(train_max_minutes=50.0)
+    with up_at(10):
+        lines, error = train(tmp_path, config)
+        assert error.startswith("time is up at step 10 of 24 (train.max_minutes=50)")
+        for name in NAMES:
+            check_there(tmp_path / name, 10)
+        assert f"report: {tmp_path}/report.html" in lines
+        lines, error = train(tmp_path, config)
+    assert error is None and "2 of 2 runs to train" in lines[0]
+    assert_same(whole, tmp_path)
+
+
+def test_a_study_starts_no_population_that_has_no_time(whole, tmp_path, one_device, monkeypatch):
+    """Each member is a population of its own; the first one takes all the time but ten seconds."""
+    halves = [population(train_max_minutes=50.0) for _ in SEEDS]
+    for half, seed in zip(halves, SEEDS, strict=True):
+        half.population.seeds = (seed,)
+    monkeypatch.setattr(study, "populations", lambda *_: halves)
+    finish = reporting.finish
+
+    def slow(*given):
+        finish(*given)
+        left = 50 * 60 - 10
+        monkeypatch.setattr(Deadline, "left", lambda self: 3000 - left)
+
+    monkeypatch.setattr(timing.Timing, "measured", lambda self, piece: (4.5, 4.5))
+    monkeypatch.setattr(reporting, "finish", slow)
+    _, error = train(tmp_path, halves[0])
+    assert error.startswith("time is up before population 2 of 2")
+    assert tiny.scores(tmp_path / NAMES[0])["run"]["checkpoint_step"] == 24
+    assert not (tmp_path / NAMES[1]).exists()
+    assert "quickstart" in (tmp_path / "table.md").read_text()
+    monkeypatch.undo()
+    monkeypatch.setattr(distributed, "devices", lambda: jax.devices()[:1])
+    monkeypatch.setattr(study, "populations", lambda *_: halves)
+    lines, error = train(tmp_path, halves[0])
+    assert error is None and any("0 of 1 runs to train" in line for line in lines)
+    assert_same(whole, tmp_path)
+
+
+def test_a_limit_too_short_ends_before_the_first_step(tmp_path, small, monkeypatch):
+    monkeypatch.setattr(launch, "STARTED", time.monotonic() - 60)
+    assert launch.main(["launch.py", *tiny.command(tmp_path, train_max_minutes=0.5)]) == 3
+    assert not (tmp_path / "scores.json").exists()
+
+
+def test_a_real_limit(tmp_path, small):
+    """Of three seconds more than the small run takes, for one that would take hours."""
+    began = time.monotonic()
+    tiny.train(tmp_path / "first")
+    limit = time.monotonic() - began + 3
+    began, path = time.monotonic(), tmp_path / "run"
+    with pytest.raises(TimeIsUpError, match="of 1000000"):
+        tiny.train(path, train_steps=1_000_000, train_max_minutes=limit / 60)
+    assert time.monotonic() - began < limit + 5
+    check_there(path, max(int(p.name) for p in (path / "checkpoints").iterdir()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["run", "population", "study"])
+def test_random_limits(kind, tmp_path, one_device, monkeypatch):
+    """Seven a kind: never five seconds late, all is there, and the end is bit for bit the same."""
+    many = {"train_steps": LONG, "train_evaluate_every": LONG // 4, "train_checkpoint_every": 100}
+    many |= {"train_log_every": 50, "train_steps_per_dispatch": 10}
+
+    def once(home, limit):
+        """Trains for one limit, in minutes; the error it ends with, and seconds it was late."""
+        began = time.monotonic()
+        changed = many | {"train_max_minutes": limit}
+        if kind == "run":
+            try:
+                tiny.train(home / NAMES[0], **changed)
+                error = None
+            except TimeIsUpError as raised:
+                error = str(raised)
+        else:
+            made = [population(**changed)]
+            if kind == "study":
+                made = [population(**changed) for _ in SEEDS]
+                for half, seed in zip(made, SEEDS, strict=True):
+                    half.population.seeds = (seed,)
+            monkeypatch.setattr(study, "populations", lambda *_: made)
+            _, error = train(home, made[0], began)
+        return error, time.monotonic() - began - 60 * limit
+
+    error, taken = once(tmp_path / "whole", 0.0)
+    assert error is None
+    names = NAMES[:1] if kind == "run" else NAMES
+    for number in range(7):
+        home, error, starts = tmp_path / str(number), "", 0
+        while error is not None:
+            starts += 1
+            assert starts < 30
+            limit = random.uniform(0.3, 0.9) * taken
+            error, late = once(home, limit / 60)
+            print(f"{kind} {number}: limit {limit:.1f} s, late {late:.1f} s, {error}")
+            assert late < 5
+            for name in names:
+                if (home / name / "checkpoints").exists():
+                    steps = [int(p.name) for p in (home / name / "checkpoints").iterdir()]
+                    check_there(home / name, max(steps))
+        for name in names:
+            states = [tiny.state(at / name, LONG) for at in (home, tmp_path / "whole")]
+            assert tiny.differing(*states) == []
+            assert tiny.metrics(home / name) == tiny.metrics(tmp_path / "whole" / name)
+            assert tiny.scores(home / name) == tiny.scores(tmp_path / "whole" / name)
+
+
+def test_the_limit_may_change_from_start_to_start():
+    recorded = configs.flatten(tiny.config().to_dict())
+    for key in ("train.max_minutes", "train.light", "population.at_once"):
+        assert key in recorded and key in configs.FREE_KEYS
+    changed = tiny.config(train_max_minutes=3.0, train_light=True, population_at_once=2)
+    configs.check_same(tiny.config().to_dict(), changed, "there")
+    old = tiny.config().to_dict()
+    del old["train"]["max_minutes"], old["train"]["light"], old["population"]["at_once"]
+    assert configs.completed(old) == tiny.config().to_dict()
+    assert loop.TimeIsUpError is TimeIsUpError
