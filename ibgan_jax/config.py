@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 # What may differ when a run is taken up again: its length, how a launch goes about it, its files.
-_LAUNCH = ("train.max_minutes", "train.light", "population.at_once")
-FREE_KEYS = ("train.steps", *_LAUNCH, "dataset.dir", "fid.classifier")
-DATA_DIR = "data"  # where data sets lie unless told otherwise
-# Static settings of a model that are facts of its data set: a run fills them in.
-FACTS = ("channels", "dataset_size")
+_OF_A_LAUNCH = ("train.max_minutes", "train.light", "population.at_once")
+FREE_KEYS = ("train.steps", *_OF_A_LAUNCH, "dataset.dir", "fid.classifier")
+DATA_DIR = "data"
+FACTS = ("channels", "dataset_size")  # settings of a model that its data set fills in
 _WHAT = ("name", "seed", "model", "network", "dataset")
 KEYS = (*_WHAT, "train", "hparams", "grid", "population", "fid")
 AT_ONCE = "at_once"  # of a population; its other settings are the values that vary

@@ -69,7 +69,7 @@ def write_run(path, **changed):
             [CONFIG, "--config.train.step=5"],
             [
                 "'train.step'",
-                "batch_size, checkpoint_every, evaluate_every, light, log_every, max_minutes",
+                "batch_size, checkpoint_every, convolution, evaluate_every, light, log_every",
                 "precision, steps, steps_per_dispatch",
             ],
         ),

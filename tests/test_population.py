@@ -20,6 +20,7 @@ import tiny
 from ibgan_jax import config as configs
 from ibgan_jax import distributed
 from ibgan_jax.errors import UserError
+from ibgan_jax.networks.formulation import STORAGE
 from ibgan_jax.training import evaluation, loop, member, reporting
 from ibgan_jax.training.population import Population, Programs
 from ibgan_jax.training.run import build
@@ -124,8 +125,12 @@ def test_the_precision_is_that_of_every_product_of_the_steps(name, monkeypatch):
     asked = Counter(re.findall(r"dot_general\[.*?precision=([^\n]*)", texts[0], re.DOTALL))
     wanted = distributed.PRECISIONS[name]
     exact = "(Precision.HIGHEST, Precision.HIGHEST)"  # filtering's small products, of kernels
-    assert set(asked) <= {wanted, exact}
-    assert asked[exact if name == "float32" else wanted] > 20
+    stored = "(Precision.DEFAULT, Precision.DEFAULT)"  # of factors that have 16 bits already
+    assert set(asked) <= {wanted, stored if name in STORAGE else exact}
+    assert asked[exact if name == "float32" else wanted] > (10 if name in STORAGE else 20)
+    assert asked[stored] > 20 or name not in STORAGE
+    width = {"bfloat16": "bf16", "float16": "f16"}.get(name, "none")
+    assert (f":{width}[" in texts[0]) == (name in STORAGE)
     assert jax.config.jax_default_matmul_precision == "highest"
 
 
