@@ -14,7 +14,8 @@
 #
 # Environment: WHEELS (.whl), WORK (where the machine keeps data, runs and compiled programs), PLAN,
 # MEASURED (a JSON of benchmarks.gpu of the same card: nothing is measured), PROGRAMS (programs.tar
-# of an earlier rental), and MEASURE, SETTINGS (further arguments of benchmarks.gpu and launch.py).
+# of an earlier rental), MEASURE, SETTINGS (further arguments of benchmarks.gpu and launch.py), and
+# LAUNCH (what to run instead of launch.py, for a rehearsal), RESERVE (seconds kept for packing).
 set -uo pipefail
 started=$SECONDS
 [ $# = 2 ] || { echo "usage: scripts/gpu_day.sh MINUTES OUT" >&2; exit 2; }
@@ -24,10 +25,10 @@ cd "$(dirname "$0")/.."
 work=${WORK:-${XDG_CACHE_HOME:-$HOME/.cache}/ibgan_gpu_day}
 packed=$work/packed
 mkdir -p "$work" "$packed" "$out" || exit 2
-total_mib=60 most_files=8
+total=$(awk "BEGIN { print int(60 * $minutes) }") most_mib=60 most_files=8
 
 say() { echo "$((SECONDS - started)) s: $*"; }
-left() { echo $((${minutes%.*} * 60 - (SECONDS - started))); }
+left() { echo $((total - (SECONDS - started))); }
 
 # Copies packed parts that no call has taken yet, as many as OUT may hold.
 hand_over() {
@@ -35,7 +36,7 @@ hand_over() {
   for part in "$packed"/*.tar; do
     [ -e "$part" ] || continue
     used=$(du -ms "$out" | cut -f1) files=$(find "$out" -type f | wc -l)
-    if [ $((used + $(du -m "$part" | cut -f1))) -gt $total_mib ] || [ "$files" -ge $most_files ]; then
+    if [ $((used + $(du -m "$part" | cut -f1))) -gt $most_mib ] || [ "$files" -ge $most_files ]; then
       say "OUT is full: 'scripts/gpu_day.sh 0 OUT' on this machine hands over the rest"
       return
     fi
@@ -67,7 +68,7 @@ keep() {
       mv "$out/.curves" "$out/curves.tar.gz"
   fi
 }
-(while sleep 20; do keep; done) 2> /dev/null &
+(while sleep 20; do keep; done) > /dev/null 2>&1 &
 keeper=$!
 trap 'kill $keeper 2> /dev/null; keep 2> /dev/null' EXIT
 
@@ -85,12 +86,12 @@ next=$(python3 -m benchmarks.rental --measured="$measured" ${PLAN:+--plan="$PLAN
   { say "$next"; exit 1; }
 mapfile -t arguments <<< "$next"
 name=${arguments[0]} arguments=("${arguments[@]:1}")
-reserve=40
+reserve=${RESERVE:-40}
 seconds=$(($(left) - reserve))
 say "training $name for $seconds s: ${arguments[*]}"
 if [ $seconds -gt 0 ]; then
   # shellcheck disable=SC2086
-  python3 launch.py "${arguments[@]}" --workdir="$work/runs/$name" --config.dataset.dir="$work/data" \
+  python3 "${LAUNCH:-launch.py}" "${arguments[@]}" --workdir="$work/runs/$name" --config.dataset.dir="$work/data" \
     --config.train.max_minutes="$(python3 -c "print($seconds / 60)")" ${SETTINGS:-}
   say "training ended with status $?"
 fi
