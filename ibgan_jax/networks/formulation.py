@@ -57,10 +57,16 @@ def choose(platform: str, form: str = AUTO, precision: str = "float32") -> Formu
     launches, bytes and FLOP of the program that XLA makes for an H100
     (`results/benchmarks/compiled-h100.json`):
 
-    | form | precision | launches | GB a member | ms a member |
-    |---|---|---|---|---|
-    | filtered | float32 | 420 | 1.94 | 0.81 |
-    | patches | float32 | 328 | 1.78 | 0.87 |
+    | form | precision | launches | GB a member | ms, H100 | ms, H200 |
+    |---|---|---|---|---|---|
+    | patches | float32 | 328 | 1.78 | 0.87 | 0.76 |
+    | filtered | float32 | 420 | 1.94 | 0.81 | 0.69 |
+    | patches | tf32 | 333 | 1.78 | 0.63 | 0.45 |
+    | patches | bfloat16 | 361 | 1.01 | 0.38 | 0.28 |
+    | patches | float16 | 366 | 1.01 | 0.38 | 0.28 |
+    | lax | bfloat16 | 371 | 0.82 | 0.35 | 0.28 |
+
+    What cuDNN makes of lax's convolutions, which ten members turn into grouped ones, is not known.
 
     Args:
       platform: "cpu", "gpu" or "tpu".

@@ -29,6 +29,7 @@ BOUND_DRAWS, BOUND_BATCH = 10_000, 1_000
 ACTIVE_VARIANCE = 0.05
 # What takes minutes (dci by boosted trees, beta_vae) is for those who ask for it.
 METRICS = ("factor_vae", "mig", "dci:linear", "sap", "modularity")
+QUICK = ("factor_vae", "mig")  # what a light run ends with
 
 
 def goal(run: Run) -> str:

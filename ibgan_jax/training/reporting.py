@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ibgan_jax import distributed, reports
+from ibgan_jax import data, distributed, reports
 from ibgan_jax.errors import UserError
 from ibgan_jax.training import evaluation, trained
 from ibgan_jax.training.run import Run
@@ -32,11 +32,13 @@ INFORMATION = {"lower_bound": "I_L", "upper_bound": "I_U", "elbo": "ELBO"}  # on
 def finish(run: Run, workdir: Workdir, log: Callable[[str], Any] = print) -> None:
     """What training ends with: the newest checkpoint scored on fresh votes, and its report.
 
-    A light run is not drawn: its report is a matter of --mode=report.
+    A light run gets its quick scores alone: --mode=evaluate and --mode=report make the rest.
     """
+    light = run.config.train.light
+    names = evaluation.QUICK if light and data.has_factors(run.dataset.name) else None
     restored = trained.restore(run, workdir, None, log)
-    evaluation.evaluate(run, workdir, None, log, restored=restored)
-    if not run.config.train.light:
+    evaluation.evaluate(run, workdir, None, log, names, restored=restored)
+    if not light:
         report(run, workdir, restored.step, log, restored)
 
 
