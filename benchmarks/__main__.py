@@ -4,12 +4,14 @@
 
 First the rows of `benchmarks.step`, interleaved; then, once each: the renderer, the two ways to
 feed the step, the FactorVAE score of an untrained VAE and IB-GAN (what it takes is encoding), and
-the memory of a population of ten. Half an hour on two cores; nothing else should run.
+the memory of a population of ten. What is not installed is left out. Half an hour on two cores;
+nothing else should run. On a GPU `benchmarks.gpu` is the one to begin with.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from ibgan_jax.models.base import ByPlayer
 from ibgan_jax.training import evaluation
 from ibgan_jax.training.run import Run
 
+STREAMING = ("array_record", "grain", "tensorflow_datasets")
 FEEDING = {"steps": 200, "at_once": 10, "batch": 64}
 
 
@@ -57,9 +60,13 @@ def once(directory: Path) -> Iterator[tuple[str, float, str]]:
     """(what, number, unit) of all that is measured once."""
     yield "render and pack the data set", seconds(sprites.render_packed_all), "s"
     resident = data.load("dsprites", "resident", directory)
-    stream = data.load("dsprites", "stream", directory)
+    sources = [resident]
+    if all(map(importlib.util.find_spec, STREAMING)):
+        sources.append(data.load("dsprites", "stream", directory))
+    else:
+        print(f"feeding, stream: left out, it needs {' and '.join(STREAMING)}", flush=True)
     images = FEEDING["steps"] * FEEDING["batch"]
-    for dataset in (resident, stream):
+    for dataset in sources:
         feed(dataset)
         yield f"feeding, {dataset.source}", images / seconds(lambda d=dataset: feed(d)), "images/s"
     for name in ("vae", "ibgan"):
