@@ -1,5 +1,6 @@
 """The benchmarks that people and scripts decide by: rows, verdicts, peaks."""
 
+import itertools
 import json
 import sys
 import types
@@ -104,8 +105,6 @@ def test_what_is_not_installed_is_left_out(small, monkeypatch, tmp_path, capsys)
     monkeypatch.setattr(data, "load", without_grain)
     monkeypatch.setattr(everything, "FEEDING", {"steps": 2, "at_once": 1, "batch": 4})
     monkeypatch.setattr(everything.sprites, "render_packed_all", lambda: None)
-    monkeypatch.setattr(everything, "score", lambda *_: None)
-    names = [name for name, _, _ in everything.once(tmp_path)]
-    assert "feeding, resident" in names
-    assert "FactorVAE score, ibgan" in names
+    names = [name for name, _, _ in itertools.islice(everything.once(tmp_path), 2)]
+    assert names[1] == "feeding, resident"
     assert "feeding, stream: left out, dataset.source=stream needs grain" in capsys.readouterr().out
