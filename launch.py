@@ -22,8 +22,13 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from absl import flags, logging
-from ml_collections import config_flags
+try:
+    from absl import flags, logging
+    from ml_collections import config_flags
+except ModuleNotFoundError as error:
+    package = {"absl": "absl-py", "ml_collections": "ml-collections"}.get(error.name, error.name)
+    print(f"error: {error.name} is missing; pip install {package}", file=sys.stderr)
+    sys.exit(2)
 
 from ibgan_jax.errors import UserError
 

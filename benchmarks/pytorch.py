@@ -61,9 +61,25 @@ def players(width: int) -> dict[str, nn.Module]:
 
 
 def make_step(
-    width: int, images: torch.Tensor, threads: int, bfloat16: bool, tf32: bool = False
+    width: int,
+    images: torch.Tensor,
+    threads: int,
+    bfloat16: bool,
+    tf32: bool = False,
+    compiled: bool = False,
+    captured: bool = False,
 ) -> Callable[[], None]:
-    """A function that makes one update of all four players on images [B, 1, 64, 64] in [-1, 1]."""
+    """A function that makes one update of all four players on images [B, 1, 64, 64] in [-1, 1].
+
+    Args:
+      width: g = d.
+      images: on the device that the step runs on.
+      threads: of a CPU.
+      bfloat16: the forward passes run under autocast.
+      tf32: a GPU rounds the factors of float32 products.
+      compiled: `torch.compile` makes each network.
+      captured: the whole step becomes one CUDA graph, which the function replays.
+    """
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     device = images.device
@@ -71,10 +87,15 @@ def make_step(
         name: net.to(device, memory_format=torch.channels_last)
         for name, net in players(width).items()
     }
-    e, g, q, d = networks.values()
     parameters = {name: list(net.parameters()) for name, net in networks.items()}
+    if compiled:
+        # D's graph of generated images is gone through twice, which the default forbids.
+        torch._functorch.config.donated_buffer = False
+        networks = {name: torch.compile(net) for name, net in networks.items()}
+    e, g, q, d = networks.values()
+    settings = {"momentum": 0.9, "foreach": True, "capturable": captured}
     optimizers = [
-        torch.optim.RMSprop(parameters[name], rate, 0.99, 1e-8, momentum=0.9, foreach=True)
+        torch.optim.RMSprop(parameters[name], rate, 0.99, 1e-8, **settings)
         for name, rate in RATES.items()
     ]
     images = images.contiguous(memory_format=torch.channels_last)
@@ -108,4 +129,18 @@ def make_step(
         for optimizer in optimizers:
             optimizer.step()
 
-    return step
+    return _captured(step) if captured else step
+
+
+def _captured(step: Callable[[], None]) -> Callable[[], None]:
+    """The step as a CUDA graph: all that it launches, launched at once."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # what is allocated or chosen at first use cannot be captured
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay

@@ -21,6 +21,7 @@ from typing import Any
 
 from ibgan_jax import config as configs
 from ibgan_jax.errors import UserError
+from ibgan_jax.networks import formulation
 
 SEEDS = tuple(range(10))
 # What a run is measured by in minutes, not hours: few scores, no pictures, long dispatches.
@@ -67,19 +68,27 @@ def unfinished(config: Any, folder: Path) -> tuple[int, ...]:
 
 
 def way(measured: dict[str, Any], agreement: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the fastest way to train that is accurate enough.
+    """Chooses the settings of the fastest way to train that is accurate enough.
 
     Args:
-      measured: JSON of `benchmarks.gpu`; `best` has the best row of each class of precision.
+      measured: JSON of `benchmarks.gpu`; its `rows` have a time or say why they have none.
       agreement: JSON of `benchmarks.precision`; `rows` say whether they agree with float32.
+
+    Raises:
+      UserError: nothing that may be used was measured.
     """
-    rows = agreement.get("rows", {})
+    verdicts = agreement.get("rows", {})
     usable = [
         row
-        for row in measured["best"].values()
-        if row["precision"] not in ("bfloat16", "float16")
-        or rows.get(row["precision"], {}).get("agrees")
+        for row in measured["rows"]
+        if "ms_a_member" in row
+        and (
+            row["precision"] not in formulation.STORAGE
+            or verdicts.get(row["precision"], {}).get("agrees")
+        )
     ]
+    if not usable:
+        raise UserError("no way to train was measured that is accurate enough")
     fastest = min(usable, key=lambda row: row["ms_a_member"])
     return {
         "train.precision": fastest["precision"],

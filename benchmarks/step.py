@@ -4,20 +4,25 @@
         [--rows=NAME,NAME] [--json=FILE]
 
 Rows: the step on images that lie ready (`bare`), fed from the resident data set as training feeds
-it (`resident`), the same networks without minimal filtering (`patches`), and with XLA's own
-convolutions (`lax`), which run outside `lax.scan` because their gradients collapse inside it; where
-PyTorch is installed for the same device, its step too (`pytorch`, and with bfloat16 autocast
-`pytorch bf16`). All in float32, and on an accelerator also at the other precisions (`resident
-tf32`, `resident bfloat16`, `pytorch tf32`); there JAX leaves PyTorch memory only with
-XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment. With --population=4,10 also populations of
-so many members, as they train (`population 4`) and with all of them in one vmap (`vmap 4`), in time
-a member. Each round runs every row once; the table gives medians and minima over the rounds and
-ratios of medians. Compile time stands apart.
+it (`resident`), `bare` in the form that training does not choose (on a CPU `patches`, elsewhere
+`filtered`) and with XLA's own convolutions (`lax`). On a CPU those run outside `lax.scan`, because
+their gradients collapse inside it; elsewhere inside, for single steps would time the host. Where
+PyTorch is installed for the same
+device, its step too (`pytorch`, and with bfloat16 autocast `pytorch bf16`). All in float32, and on
+an accelerator also at the other precisions (`resident tf32`, `resident bfloat16`, `pytorch tf32`);
+there JAX leaves PyTorch memory only with XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment.
+With --population=4,10 also populations of so many members, as they train (`population 4`) and, on
+a CPU, with all of them in one vmap (`vmap 4`), which elsewhere is how they train; in time a member.
+
+Each round runs every row once; the table gives medians and minima over the rounds and ratios of
+medians. Making a row, compiling included, stands apart. What --rows leaves out is not made.
+`benchmarks.gpu` is the quick way to compare populations and precisions on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
@@ -25,22 +30,20 @@ import platform
 import random
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from ibgan_jax import config as configs
 from ibgan_jax import distributed
 from ibgan_jax.data import sprites
 from ibgan_jax.data.feed import ResidentFeed
 from ibgan_jax.data.sprite_dataset import SpriteDataset
-from ibgan_jax.networks import convolution, winograd
+from ibgan_jax.errors import UserError
+from ibgan_jax.networks import formulation
 from ibgan_jax.training import state, step
 from ibgan_jax.training.population import Population, Programs
 from ibgan_jax.training.run import Run
@@ -50,119 +53,136 @@ BATCH = 64
 Program = Callable[[Any], Any]  # the state, or None -> the same after the steps
 
 
-def lax_convolve(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        ((pad, pad), (pad, pad)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A row that can run.
+
+    Attributes:
+      program: runs the steps of all members. state: its own, the first. members: how many.
+    """
+
+    program: Program
+    state: Any
+    members: int
 
 
-def lax_convolve_transpose(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
-    rest = kernel.shape[0] - 1 - pad
-    return lax.conv_transpose(
-        x,
-        kernel,
-        (stride, stride),
-        ((rest, rest), (rest, rest)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        transpose_kernel=True,
-    )
+Rows = dict[str, Callable[[], Made]]  # by name, made when they are wanted
 
 
 def random_records(count: int = 4096) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, sprites.RECORD_BYTES), np.uint8)
 
 
-def rows(width: int, steps: int, populations: Sequence[int] = ()) -> dict:
-    """{name: (a function that runs `steps` steps, a state of its own, members)}."""
+def rows(width: int, steps: int, populations: Sequence[int] = ()) -> Rows:
+    """All rows that there are on this device, each of `steps` steps."""
     jax.config.update("jax_default_matmul_precision", distributed.PRECISIONS[distributed.EXACT])
     config = configs.base("benchmark", "ibgan")
     config.network.generator_width = config.network.discriminator_width = width
     config.train.steps_per_dispatch = config.train.steps = steps
     config.train.update({f"{key}_every": steps for key in ("log", "evaluate", "checkpoint")})
     model = configs.make_model(config)
-    scalars = {key: jnp.float32(value) for key, value in model.hparams.items()}
-    hparams = {key: value[None] for key, value in scalars.items()}
+    hparams = {key: jnp.float32(value) for key, value in model.hparams.items()}
     dataset = SpriteDataset(ResidentFeed(random_records()), "random", ("index",), (4096,))
     images = dataset.images(np.arange(BATCH)[:, None])
     batch = dataset.lookup(np.arange(steps * BATCH).reshape(1, steps, BATCH) % dataset.size)
-    nothing = jnp.zeros((1, steps, 1))
-    bare = step.make_train_steps(model, lambda arrays, batch: arrays)
-    resident = step.make_train_steps(model, dataset.decode)
-
-    def one_step(current: state.TrainState, images: jax.Array, hparams: Any) -> tuple:
-        current, hparams = jax.tree.map(lambda x: x[0], (current, hparams))
-        return jax.tree.map(lambda x: x[None], step.train_step(model, current, images, hparams))
-
-    single = jax.jit(one_step, donate_argnums=0)
-
-    def loop(current: state.TrainState) -> state.TrainState:
-        with mock.patch.multiple(
-            convolution, convolve=lax_convolve, convolve_transpose=lax_convolve_transpose
-        ):
-            for _ in range(steps):
-                current, _ = single(current, images, hparams)
-        return current
-
-    unfiltered = step.make_train_steps(model, lambda arrays, batch: arrays)
-
-    def patches(current: state.TrainState) -> state.TrainState:
-        with mock.patch.dict(winograd.MATRICES, clear=True):
-            return unfiltered(current, images, nothing, hparams)[0]
-
-    def at_precision(name: str, current: state.TrainState) -> state.TrainState:
-        with jax.default_matmul_precision(distributed.PRECISIONS[name]):
-            return resident(current, dataset.arrays, batch, hparams)[0]
-
-    programs: dict[str, Program] = {
-        "bare": lambda s: bare(s, images, nothing, hparams)[0],
-        "resident": lambda s: resident(s, dataset.arrays, batch, hparams)[0],
-        "patches": patches,
-        "lax": loop,
+    run = Run(config, model, dataset, distributed.mesh_for(1), hparams)
+    on_cpu = jax.default_backend() == "cpu"
+    other = "patches" if on_cpu else "filtered"  # than what training takes
+    made: Rows = {
+        "bare": lambda: bare(run, images, steps),
+        "resident": lambda: resident(run, batch),
+        other: lambda: bare(run, images, steps, other),
+        "lax": lambda: (step_by_step if on_cpu else bare)(run, images, steps, "lax"),
     }
-    if jax.default_backend() != "cpu":
-        for name in distributed.PRECISIONS:
-            if name != distributed.EXACT:
-                programs[f"resident {name}"] = partial(at_precision, name)
-    run = Run(config, model, dataset, distributed.mesh_for(1), scalars)
-    made = {
-        name: (program, distributed.stack(run.mesh, run.create_state()), 1)
-        for name, program in programs.items()
-    }
+    if not on_cpu:
+        others = [name for name in distributed.PRECISIONS if name != distributed.EXACT]
+        made |= {f"resident {x}": lambda x=x: resident(run, batch, x) for x in others}
     for count in populations:
-        made |= population_rows(run, batch, steps, count)
+        made[f"population {count}"] = lambda n=count: population(run, batch, steps, n)
+        if on_cpu:
+            made[f"vmap {count}"] = lambda n=count: resident(run, batch, members=n)
     return {**made, **pytorch_rows(width, np.asarray(images), steps)}
 
 
-def population_rows(run: Run, batch: Any, steps: int, count: int) -> dict:
-    """A population as it trains, and all of its members in one vmap, fed as `resident` is."""
-    batches = jax.tree.map(lambda x: np.repeat(x, count, axis=0), batch)
-    states = [run.create_state() for _ in range(count)]
-    hparams = [run.hparams] * count
-    together = distributed.stack(run.mesh, *states), distributed.stack(run.mesh, *hparams)
-    program = Programs(run).of(count, 0)
-    members = Population(program, states, hparams)
-    every = step.make_train_steps(run.model, run.dataset.decode)
+def chosen(form: str = formulation.AUTO, precision: str = distributed.EXACT) -> Any:
+    """The formulation of a row's convolutions on this device."""
+    return formulation.choose(jax.default_backend(), form, precision)
 
-    def in_turn(_: None) -> None:
+
+def together(run: Run, members: int) -> tuple[Any, Any]:
+    """States and hparams of so many members, leaves [members, ...]."""
+    states = [run.create_state() for _ in range(members)]
+    return distributed.stack(run.mesh, *states), distributed.stack(
+        run.mesh, *[run.hparams] * members
+    )
+
+
+def bare(run: Run, images: jax.Array, steps: int, form: str = formulation.AUTO) -> Made:
+    """Steps on images [B, 64, 64, 1] that lie ready."""
+    program = step.make_train_steps(run.model, lambda arrays, batch: arrays)
+    nothing = jnp.zeros((1, steps, 1))
+    current, hparams = together(run, 1)
+
+    def advance(current: state.TrainState) -> state.TrainState:
+        with formulation.using(chosen(form)):
+            return program(current, images, nothing, hparams)[0]
+
+    return Made(advance, current, 1)
+
+
+def resident(run: Run, batch: Any, precision: str = distributed.EXACT, members: int = 1) -> Made:
+    """Steps of members in one vmap, fed from the resident data set by batches [1, K, B]."""
+    program = step.make_train_steps(run.model, run.dataset.decode)
+    batches = jax.tree.map(lambda x: np.repeat(x, members, axis=0), batch)
+    current, hparams = together(run, members)
+
+    def advance(current: state.TrainState) -> state.TrainState:
+        algorithm = distributed.PRECISIONS[precision]
+        with (
+            jax.default_matmul_precision(algorithm),
+            formulation.using(chosen(precision=precision)),
+        ):
+            return program(current, run.dataset.arrays, batches, hparams)[0]
+
+    return Made(advance, current, members)
+
+
+def step_by_step(run: Run, images: jax.Array, steps: int, form: str) -> Made:
+    """As `bare`, but each step is a dispatch of its own."""
+
+    def one_step(current: state.TrainState) -> state.TrainState:
+        alone = jax.tree.map(lambda x: x[0], current)
+        after, _ = step.train_step(run.model, alone, images, run.hparams)
+        return jax.tree.map(lambda x: x[None], after)
+
+    program = jax.jit(one_step, donate_argnums=0)
+
+    def advance(current: state.TrainState) -> state.TrainState:
+        with formulation.using(chosen(form)):
+            for _ in range(steps):
+                current = program(current)
+        return current
+
+    return Made(advance, together(run, 1)[0], 1)
+
+
+def population(run: Run, batch: Any, steps: int, count: int) -> Made:
+    """A population as it trains, fed as `resident` is."""
+    batches = jax.tree.map(lambda x: np.repeat(x, count, axis=0), batch)
+    program = Programs(run).of(count, 0)
+    states = [run.create_state() for _ in range(count)]
+    members = Population(program, states, [run.hparams] * count)
+
+    def advance(_: None) -> None:
         for first in range(0, steps, program.steps):
-            some = slice(first, first + program.steps)
-            members.advance(jax.tree.map(lambda x, some=some: x[:, some], batches))
+            part = slice(first, first + program.steps)
+            members.advance(jax.tree.map(lambda x, part=part: x[:, part], batches))
         members.fetch()
 
-    def at_once(current: state.TrainState) -> state.TrainState:
-        return every(current, run.dataset.arrays, batches, together[1])[0]
-
-    return {
-        f"population {count}": (in_turn, None, count),
-        f"vmap {count}": (at_once, together[0], count),
-    }
+    return Made(advance, None, count)
 
 
-def pytorch_rows(width: int, images: np.ndarray, steps: int) -> dict:
+def pytorch_rows(width: int, images: np.ndarray, steps: int) -> Rows:
     """The same of PyTorch, where it is installed, on images [B, 64, 64, 1].
 
     On JAX's device only: a ratio to a step on another would say nothing.
@@ -177,7 +197,7 @@ def pytorch_rows(width: int, images: np.ndarray, steps: int) -> dict:
     if not cpu and not (jax.default_backend() == "gpu" and torch.cuda.is_available()):
         return {}
 
-    def row(bfloat16: bool = False, tf32: bool = False) -> tuple[Program, None, int]:
+    def row(bfloat16: bool = False, tf32: bool = False) -> Made:
         x = torch.tensor(images, device="cpu" if cpu else "cuda").permute(0, 3, 1, 2)
         update = pytorch.make_step(width, x, os.cpu_count() or 1, bfloat16, tf32)
 
@@ -187,31 +207,40 @@ def pytorch_rows(width: int, images: np.ndarray, steps: int) -> dict:
             if not cpu:
                 torch.cuda.synchronize()
 
-        return program, None, 1
+        return Made(program, None, 1)
 
-    found = {"pytorch": row(), "pytorch bf16": row(bfloat16=True)}
-    return found if cpu else {**found, "pytorch tf32": row(tf32=True)}
+    made: Rows = {"pytorch": row, "pytorch bf16": lambda: row(bfloat16=True)}
+    return made if cpu else {**made, "pytorch tf32": lambda: row(tf32=True)}
 
 
 def measure(
     width: int, steps: int, rounds: int, populations: Sequence[int], wanted: Sequence[str]
 ) -> dict:
-    """{name: {"compile_s", "median_ms", "min_ms"}}, a step of a member, of one interleaved run."""
-    programs, result = rows(width, steps, populations), {}
-    programs = {name: row for name, row in programs.items() if not wanted or name in wanted}
-    for name, (program, current, members) in programs.items():
+    """{name: {"compile_s", "median_ms", "min_ms"}}, a step of a member, of one interleaved run.
+
+    Raises:
+      UserError: a row of `wanted` does not exist here.
+    """
+    makers, made, result = rows(width, steps, populations), {}, {}
+    if unknown := [name for name in wanted if name not in makers]:
+        raise UserError(f"no row {unknown[0]!r} here; there are: {', '.join(makers)}")
+
+    def advance(name: str) -> float:
+        start, row = time.perf_counter(), made[name]
+        after = jax.block_until_ready(row.program(row.state))
+        made[name] = dataclasses.replace(row, state=after)
+        return time.perf_counter() - start
+
+    for name in [name for name in makers if not wanted or name in wanted]:
         start = time.perf_counter()
-        programs[name] = (program, jax.block_until_ready(program(current)), members)
+        made[name] = makers[name]()
+        advance(name)
         result[name] = {"compile_s": time.perf_counter() - start, "ms": []}
-    turns, order = random.Random(0), list(programs)
+    turns, order = random.Random(0), list(made)
     for _ in range(rounds):
         turns.shuffle(order)  # who comes first, or after whom, must not matter
         for name in order:
-            program, current, members = programs[name]
-            start = time.perf_counter()
-            programs[name] = (program, jax.block_until_ready(program(current)), members)
-            taken = 1e3 * (time.perf_counter() - start)
-            result[name]["ms"].append(taken / steps / members)
+            result[name]["ms"].append(1e3 * advance(name) / steps / made[name].members)
     for row in result.values():
         times = row.pop("ms")
         row |= {"median_ms": float(np.median(times)), "min_ms": min(times)}
@@ -229,7 +258,10 @@ def main() -> None:
     options = parser.parse_args()
     populations = [int(size) for size in options.population.split(",") if size]
     wanted = [name for name in options.rows.split(",") if name]
-    result = measure(options.width, options.steps, options.rounds, populations, wanted)
+    try:
+        result = measure(options.width, options.steps, options.rounds, populations, wanted)
+    except UserError as error:
+        parser.error(str(error))
     found = {"machine": machine() | {"width": options.width}, "rows": result}
     show(found)
     if options.json:

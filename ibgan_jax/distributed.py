@@ -52,7 +52,7 @@ def devices() -> list[jax.Device]:
         reason = str(error).split("\n")[0] or "it was not found"
         raise UserError(
             f"no device of platform {asked!r}: {reason}; set JAX_PLATFORMS=cpu, or install the "
-            "cuda12 or tpu extra on a machine that has one"
+            "cuda13, cuda12 or tpu extra on a machine that has one"
         ) from error
 
 
@@ -184,11 +184,14 @@ def memory() -> Memory | None:
 
 
 def _memory_here() -> Memory | None:
-    found = [device.memory_stats() for device in jax.local_devices()]
-    if all(found):
-        fullest = min(found, key=lambda stats: stats["bytes_limit"] - stats["bytes_in_use"])
+    local = jax.local_devices()
+    figures = [device.memory_stats() for device in local]
+    if all(figures):
+        fullest = min(figures, key=lambda stats: stats["bytes_limit"] - stats["bytes_in_use"])
         used = fullest["bytes_in_use"]
         return Memory(used, fullest["bytes_limit"] - used)
+    if local[0].platform != "cpu":  # with some allocators; the host's memory is not the device's
+        return None
     try:
         used, free = _kib("/proc/self/status", "VmRSS"), _kib("/proc/meminfo", "MemAvailable")
     except OSError:

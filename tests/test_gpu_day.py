@@ -38,11 +38,13 @@ OVERRIDES = {
     "train.evaluate_every": 12,
 }
 MEASURED = {
-    "best": {
-        "16-bit": {"convolution": "patches", "precision": "float16", "ms_a_member": 0.3},
-        "tf32": {"convolution": "patches", "precision": "tf32", "ms_a_member": 0.5},
-        "float32": {"convolution": "filtered", "precision": "float32", "ms_a_member": 0.9},
-    }
+    "rows": [
+        {"convolution": "patches", "precision": "bfloat16", "ms_a_member": 0.2},
+        {"convolution": "patches", "precision": "float16", "ms_a_member": 0.3},
+        {"convolution": "patches", "precision": "tf32", "ms_a_member": 0.5},
+        {"convolution": "filtered", "precision": "float32", "ms_a_member": 0.9},
+        {"convolution": "lax", "precision": "tf32", "error": "out of memory"},
+    ]
 }
 
 
@@ -172,6 +174,8 @@ def test_16_bits_only_where_they_agree():
         "train.convolution": "patches",
     }
     assert rental.way(MEASURED, {})["train.precision"] == "tf32"
+    with pytest.raises(UserError, match="accurate enough"):
+        rental.way({"rows": MEASURED["rows"][:2]}, {})
 
 
 def test_a_plan_that_cannot_be_read(tmp_path):

@@ -2,9 +2,11 @@
 
 import os
 import resource
+import runpy
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tiny
@@ -206,3 +208,12 @@ def test_the_program(tmp_path, arguments, platform, said):
     # Not the time on the clock, which depends on what else the machine does.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 10
     assert not list(tmp_path.rglob("config.json"))
+
+
+def test_a_missing_package_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ml_collections", None)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(Path(__file__).resolve().parents[1] / "launch.py"))
+    assert ended.value.code == 2
+    line = "error: ml_collections is missing; pip install ml-collections\n"
+    assert capsys.readouterr().err == line

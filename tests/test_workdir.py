@@ -5,6 +5,7 @@ import random
 import pytest
 
 from ibgan_jax.errors import UserError
+from ibgan_jax.training import workdir as workdirs
 from ibgan_jax.training.workdir import Workdir
 
 SCORES = {
@@ -46,3 +47,16 @@ def test_no_flipped_bit_gives_another_score(workdir):
             run = {key: found["run"][key] for key in SCORES["run"]}
             assert found | {"run": run} == SCORES
     assert noticed > len(whole) / 2
+
+
+def test_the_commit_comes_from_git_else_from_where_it_was_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdirs, "_TREE", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.delenv("IBGAN_COMMIT", raising=False)
+    assert workdirs.environment()["commit"] is None
+    (tmp_path / "COMMIT").write_text("c0ffee\n")
+    assert workdirs.environment()["commit"] == "c0ffee"
+    monkeypatch.setenv("PATH", str(tmp_path))  # without git
+    assert workdirs.environment()["commit"] == "c0ffee"
+    monkeypatch.setenv("IBGAN_COMMIT", "decaf")
+    assert workdirs.environment()["commit"] == "decaf"

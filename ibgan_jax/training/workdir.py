@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ibgan_jax import config as configs
 from ibgan_jax.errors import UserError, one_line
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_TREE = Path(__file__).resolve().parents[2]
 
 
 class Workdir:
@@ -184,17 +185,23 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout that the package runs from; None outside one."""
-    folder = Path(__file__).resolve().parent
+    """The commit of the checkout that the package runs from.
+
+    Where .git did not travel with the tree, or git is not installed, it is what the environment
+    variable IBGAN_COMMIT holds, else the file COMMIT at the top of the tree; None without either.
+    """
     try:
         out = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=folder,
+            cwd=_TREE,
             capture_output=True,
             text=True,
             timeout=10,
             check=True,
         )
+        commit = out.stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return None
-    return out.stdout.strip() or None
+        commit = os.environ.get("IBGAN_COMMIT", "").strip()
+        with suppress(OSError):
+            commit = commit or (_TREE / "COMMIT").read_text().strip()
+    return commit or None
