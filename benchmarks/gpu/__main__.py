@@ -43,8 +43,22 @@ OTHER_K = (10, 100)
 LATE = "no time left"
 # PyTorch compiles nothing when it is eager: its rows need not fit what ours take.
 GUESSES = {"pytorch": 10.0}
-REHEARSAL = {"members": 2, "steps": 4, "other_k": (2, 6), "side": 64, "bytes": 2**20}
-FULL = {"members": 32, "steps": plan.K, "other_k": OTHER_K, "side": 8192, "bytes": 2**30}
+REHEARSAL = {
+    "members": 2,
+    "steps": 4,
+    "other_k": (2, 6),
+    "side": 64,
+    "bytes": 2**20,
+    "images": 4096,
+}
+FULL = {
+    "members": 32,
+    "steps": plan.K,
+    "other_k": OTHER_K,
+    "side": 8192,
+    "bytes": 2**30,
+    "images": measure.SPRITES,
+}
 
 
 class Session:
@@ -101,7 +115,7 @@ class Session:
 def run(session: Session, width: int, directory: Path, sizes: dict[str, Any]) -> None:
     """Goes through everything that is measured, the most decisive first."""
     session.other("ceilings", "ceilings", lambda: measure.ceilings(sizes["side"], sizes["bytes"]))
-    base = measure.base_run(width)
+    base = measure.base_run(width, sizes["images"])
     work = lambda row: measure.train(base, row)  # noqa: E731
     rows = plan.ROWS
     if sizes is REHEARSAL:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from benchmarks.gpu.plan import Row
 from benchmarks.step import BATCH, random_records
 from ibgan_jax import config as configs
 from ibgan_jax import data, distributed, metrics
+from ibgan_jax.data import sprites
 from ibgan_jax.data.feed import ResidentFeed
 from ibgan_jax.data.sprite_dataset import SpriteDataset
 from ibgan_jax.networks import formulation
@@ -26,6 +28,7 @@ from ibgan_jax.training.population import Programs
 from ibgan_jax.training.run import Run
 
 REPEATS, STEPS = 3, 50
+SPRITES = math.prod(sprites.FACTOR_SIZES)
 GIB = 2**30
 
 
@@ -49,14 +52,18 @@ def on_one_device(rehearse: bool) -> Iterator[None]:
         yield
 
 
-def base_run(width: int) -> Run:
-    """IB-GAN's run on dSprites at width g = d, on random images that lie on the device."""
+def base_run(width: int, images: int = SPRITES) -> Run:
+    """IB-GAN's run at width g = d, on so many random images that lie on the device.
+
+    With as many as dSprites has, its programs are those of training on dSprites: what is compiled
+    here is not compiled again there, where JAX_COMPILATION_CACHE_DIR keeps it.
+    """
     config = configs.base("benchmark", "ibgan")
     config.network.update({"generator_width": width, "discriminator_width": width})
     config.train.batch_size = BATCH
-    records = random_records()
-    dataset = SpriteDataset(ResidentFeed(records), "random", ("index",), (len(records),))
-    run = _run(config, dataset)
+    everywhere = distributed.replicated(distributed.mesh_for(1))
+    feed = ResidentFeed(random_records(images), sharding=everywhere)
+    run = _run(config, SpriteDataset(feed, "random", ("index",), (images,), sharding=everywhere))
     run.create_state()  # compiled once for all rows, so that none is charged for it
     return run
 
