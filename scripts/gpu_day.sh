@@ -70,7 +70,7 @@ keep() {
 }
 (while sleep 20; do keep; done) > /dev/null 2>&1 &
 keeper=$!
-trap 'kill $keeper 2> /dev/null; keep 2> /dev/null' EXIT
+trap 'kill $keeper 2> /dev/null; cp "$work/log.txt" "$out/log.txt"' EXIT
 
 measured=${MEASURED:-$work/gpu.json}
 if [ ! -e "$measured" ]; then
@@ -97,11 +97,11 @@ if [ $seconds -gt 0 ]; then
 fi
 
 say "packing"
+kill $keeper 2> /dev/null
 timeout -k 5 "$(($(left) > 10 ? $(left) - 5 : 10))" \
   python3 -m ibgan_jax.pack "$work/runs/$name" --out="$packed/$name.tar" --part_mib=15 ||
   say "packing ended with status $?"
-kill $keeper 2> /dev/null
-rm -f "$out/curves.tar.gz"
+compgen -G "$packed/*.tar" > /dev/null && rm -f "$out/curves.tar.gz" # the parts hold them
 [ -d "$work/programs" ] && tar -C "$work" -cf "$work/programs.tar" programs &&
   [ "$(du -m "$work/programs.tar" | cut -f1)" -le 8 ] && cp "$work/programs.tar" "$out/programs.tar"
 hand_over
