@@ -1,4 +1,4 @@
-"""The only file that knows about devices: mesh, shardings, processes, memory.
+"""Meshes, shardings and processes: how work is spread over devices.
 
 Losses contain no collectives: state and batches carry `NamedSharding`s on a (`population`, `data`)
 mesh and XLA adds what is needed, so BatchNorm sees the global batch. One device is the 1 x 1 mesh,
@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -160,48 +159,6 @@ def member(mesh: Mesh, tree: Any, place: int) -> Any:
 @functools.cache
 def _slice(sharding: NamedSharding) -> Callable[[Any, int], Any]:
     return jax.jit(lambda tree, i: jax.tree.map(lambda x: x[i], tree), out_shardings=sharding)
-
-
-@dataclasses.dataclass(frozen=True)
-class Memory:
-    """Bytes of the fullest device; of the machine, and of this process, where that is a CPU."""
-
-    used: int
-    free: int
-
-
-def memory() -> Memory | None:
-    """What memory there is, in the process that has the least; None where that cannot be known."""
-    mine = _memory_here()
-    if processes() == 1:
-        return mine
-    from jax.experimental import multihost_utils
-
-    figures = [mine.used, mine.free] if mine else [0, -1]
-    every = multihost_utils.process_allgather(np.array(figures, np.float64) / MIB)
-    used, free = (int(x * MIB) for x in min(every.tolist(), key=lambda row: row[1]))
-    return None if free < 0 else Memory(used, free)
-
-
-def _memory_here() -> Memory | None:
-    local = jax.local_devices()
-    figures = [device.memory_stats() for device in local]
-    if all(figures):
-        fullest = min(figures, key=lambda stats: stats["bytes_limit"] - stats["bytes_in_use"])
-        used = fullest["bytes_in_use"]
-        return Memory(used, fullest["bytes_limit"] - used)
-    if local[0].platform != "cpu":  # with some allocators; the host's memory is not the device's
-        return None
-    try:
-        used, free = _kib("/proc/self/status", "VmRSS"), _kib("/proc/meminfo", "MemAvailable")
-    except OSError:
-        return None
-    return Memory(used * 1024, free * 1024)
-
-
-def _kib(file: str, name: str) -> int:
-    fields = dict(line.split(":", 1) for line in Path(file).read_text().splitlines())
-    return int(fields[name].split()[0])
 
 
 def check_batch(mesh: Mesh, batch_size: int) -> None:

@@ -5,7 +5,7 @@ import types
 import jax
 import pytest
 
-from ibgan_jax import distributed
+from ibgan_jax import memory
 
 
 def devices(platform, stats):
@@ -14,13 +14,13 @@ def devices(platform, stats):
 
 @pytest.mark.parametrize(
     ("stats", "expected"),
-    [({"bytes_limit": 10, "bytes_in_use": 4}, distributed.Memory(4, 6)), (None, None)],
+    [({"bytes_limit": 10, "bytes_in_use": 4}, memory.Memory(4, 6)), (None, None)],
 )
 def test_the_hosts_memory_is_not_an_accelerators(monkeypatch, stats, expected):
     monkeypatch.setattr(jax, "local_devices", lambda: devices("gpu", stats))
-    assert distributed.memory() == expected
+    assert memory.available() == expected
 
 
 def test_a_cpu_has_the_hosts(monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: devices("cpu", None))
-    assert distributed.memory().free > 2**20
+    assert memory.available().free > 2**20

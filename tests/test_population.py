@@ -18,7 +18,7 @@ import pytest
 import tiny
 
 from ibgan_jax import config as configs
-from ibgan_jax import distributed
+from ibgan_jax import distributed, memory
 from ibgan_jax.errors import UserError
 from ibgan_jax.networks.formulation import STORAGE
 from ibgan_jax.training import evaluation, loop, member, reporting
@@ -180,11 +180,11 @@ def test_what_does_not_fit_trains_in_groups(whole, tmp_path, monkeypatch):
         x.size * x.dtype.itemsize for x in jax.tree.leaves(run.state_template())
     )
     lines, used, free = [], 2**30, 9 * program.state_bytes + program.work_bytes
-    monkeypatch.setattr(distributed, "memory", lambda: distributed.Memory(used, free))
+    monkeypatch.setattr(memory, "available", lambda: memory.Memory(used, free))
     assert Programs(run).fitting(4, lines.append) == 3
     assert "; 3 train at a time, the others after them" in lines[0]
-    few = distributed.Memory(used, program.work_bytes)
-    monkeypatch.setattr(distributed, "memory", lambda: few)
+    few = memory.Memory(used, program.work_bytes)
+    monkeypatch.setattr(memory, "available", lambda: few)
     with pytest.raises(UserError, match=r"a member needs .* MiB .* are free"):
         Programs(run).fitting(4)
     monkeypatch.setattr(Programs, "fitting", lambda *_: 1)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ibgan_jax import distributed
+from ibgan_jax import memory
 from ibgan_jax.data.dataset import Dataset
 from ibgan_jax.data.feed import Feed, Reader, ResidentFeed, StreamedFeed
 from ibgan_jax.data.image_sets import IMAGE_SETS
@@ -84,10 +84,10 @@ def _read_all(
     reader: Reader, record_bytes: int, name: str, log: Callable[[str], None]
 ) -> NDArray[np.uint8]:
     """Every record: uint8 [N, record_bytes]."""
-    size, memory = len(reader) * record_bytes, distributed.memory()
-    if memory is not None and size > _SHARE * memory.free:
+    size, room = len(reader) * record_bytes, memory.available()
+    if room is not None and size > _SHARE * room.free:
         raise UserError(
-            f"{name} takes {size / 2**30:,.1f} GiB of memory and {memory.free / 2**30:,.1f} are "
+            f"{name} takes {size / 2**30:,.1f} GiB of memory and {room.free / 2**30:,.1f} are "
             "free; choose --config.dataset.source=stream"
         )
     log(f"reading {len(reader):,} images of {name}, {size / 2**20:,.0f} MiB")

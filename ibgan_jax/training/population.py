@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ibgan_jax import config as configs
-from ibgan_jax import distributed
+from ibgan_jax import distributed, memory
 from ibgan_jax.errors import UserError
 from ibgan_jax.models.base import Hparams
 from ibgan_jax.networks import formulation
@@ -107,9 +107,8 @@ class Programs:
                 run.model, run.dataset.decode, sharding, distributed.replicated(mesh)
             ).lower(state, arrays, batch, jax.tree.map(stacked, run.hparams))
         compiled = lowered.compile(compiler_options=distributed.compiler_options(platform))
-        memory = compiled.memory_analysis()
         size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) // together
-        work = memory.temp_size_in_bytes
+        work = compiled.memory_analysis().temp_size_in_bytes
         return Program(mesh, together, steps, images, compiled, arrays, size, work)
 
     def fitting(self, members: int, log: Callable[[str], Any] = print) -> int:
@@ -121,22 +120,22 @@ class Programs:
         if members == 1:
             return 1
         program = self.of(members, 0)
-        memory = distributed.memory()
+        room = memory.available()
         state, work = program.state_bytes, program.work_bytes
         told = f"{members} members of {_mib(state)} each and {_mib(work)} to work in"
-        if memory is None:
+        if room is None:
             log(f"{told}; how much memory is free cannot be known here")
             return members
-        fit = _fitting(program, members, memory.free)
+        fit = _fitting(program, members, room.free)
         if fit < 1:
             raise UserError(
-                f"a member needs {_mib(state + work)} of memory and {_mib(memory.free)} are free; "
+                f"a member needs {_mib(state + work)} of memory and {_mib(room.free)} are free; "
                 "choose smaller networks or batches"
             )
         rest = "" if fit == members else f"; {fit} train at a time, the others after them"
         log(
-            f"{told}, {_mib(memory.used + _need(program, fit))} with what is in use already, "
-            f"{_mib(memory.free)} free{rest}"
+            f"{told}, {_mib(room.used + _need(program, fit))} with what is in use already, "
+            f"{_mib(room.free)} free{rest}"
         )
         return fit
 
