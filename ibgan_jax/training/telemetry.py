@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -197,5 +198,10 @@ def _open_events(workdir: Path, first_step: int, log: Callable[[str], object]) -
     try:
         return _Events(workdir, first_step)
     except ImportError:
-        log("tensorboardX is not installed: no TensorBoard events, metrics.jsonl has the numbers")
+        _say_no_events(log)
         return None
+
+
+@functools.cache  # said once, not by every member of a population
+def _say_no_events(log: Callable[[str], object]) -> None:
+    log("tensorboardX is not installed: no TensorBoard events, metrics.jsonl has the numbers")
