@@ -7,6 +7,7 @@ import pytest
 from double import double_precision
 from jax import lax
 
+from ibgan_jax import distributed
 from ibgan_jax.networks import formulation
 from ibgan_jax.networks.convolution import convolve, convolve_transpose
 from ibgan_jax.networks.formulation import Formulation, choose, using
@@ -135,3 +136,12 @@ def test_using_ends():
     with using(choose("gpu", "lax")):
         assert formulation.current().form == "lax"
     assert formulation.current() == before == choose("cpu")
+
+
+def test_this_xla_knows_what_it_is_told_about_a_gpu():
+    options = distributed.compiler_options("gpu")
+    program = jax.jit(lambda x: x + 1).lower(1.0)
+    assert program.compile(compiler_options=options)(1.0) == 2.0
+    with pytest.raises(Exception, match="No such compile option"):
+        program.compile(compiler_options={f"{name}_": x for name, x in options.items()})
+    assert distributed.compiler_options("cpu") is None
