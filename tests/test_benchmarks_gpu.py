@@ -143,7 +143,7 @@ def test_a_rehearsal_measures_and_writes_everything(small, tmp_path, monkeypatch
     monkeypatch.setattr(measure, "STEPS", 2)
     monkeypatch.setattr(command.step, "BATCH", 8)
     monkeypatch.setattr(measure, "BATCH", 8)
-    monkeypatch.setattr(measure, "random_records", tiny.records)
+    monkeypatch.setattr(measure, "random_records", lambda count: tiny.records())
     file = tmp_path / "gpu.json"
     assert command.main(["--rehearse", "--width=1", f"--json={file}", "--minutes=9"]) == 0
     record = json.loads(file.read_text())

@@ -63,7 +63,8 @@ def base_run(width: int, images: int = SPRITES) -> Run:
     config.train.batch_size = BATCH
     everywhere = distributed.replicated(distributed.mesh_for(1))
     feed = ResidentFeed(random_records(images), sharding=everywhere)
-    run = _run(config, SpriteDataset(feed, "random", ("index",), (images,), sharding=everywhere))
+    dataset = SpriteDataset(feed, "random", ("index",), (len(feed),), sharding=everywhere)
+    run = _run(config, dataset)
     run.create_state()  # compiled once for all rows, so that none is charged for it
     return run
 
