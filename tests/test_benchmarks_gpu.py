@@ -136,6 +136,7 @@ def test_a_cpu_is_refused_in_one_line(capsys):
     ]
 
 
+@pytest.mark.slow
 def test_a_rehearsal_measures_and_writes_everything(small, tmp_path, monkeypatch, capsys):
     rows = [Row("patches", "float16", 10), Row("lax", "tf32", 1)]
     monkeypatch.setattr(plan, "ROWS", tuple(rows))

@@ -93,6 +93,7 @@ def usable(out):
     return names
 
 
+@pytest.mark.slow
 def test_whole_day(rehearsal, tmp_path):
     process = rehearsal(2.0)
     printed, _ = process.communicate(timeout=170)

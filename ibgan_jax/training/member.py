@@ -167,7 +167,9 @@ class Member:
           UserError: the disk does not take it.
         """
         records = [] if self._telemetry is None else list(self._telemetry.records)
-        extra = {"window": self.window, "records": records}
+        # A copy, for it is written while later steps are added.
+        window = {name: list(column) for name, column in self.window.items()}
+        extra = {"window": window, "records": records}
         with self._saving():
             self._checkpoints.save(step, state, score=score, extra=extra)
 
