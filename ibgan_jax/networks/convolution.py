@@ -1,14 +1,17 @@
-"""Convolutions as matrix products (NHWC), one formulation for scan, vmap, CPU and GPU.
+"""Convolutions as matrix products (NHWC), or as XLA's own; `formulation` chooses which.
 
 A convolution whose kernel size is a multiple m of its stride s reads s x s blocks of pixels, m x m
-blocks for each output pixel. Where m is 2 or 3 and outputs come in pairs, it is minimal filtering:
-(m + 1)^2 products for each 2 x 2 outputs (`winograd`). Elsewhere the patches are m * s * m strided
-slices, stacked, and the convolution is one product (`patches`). Its transpose is the exact adjoint.
+blocks for each output pixel. Three forms compute it:
 
-Lax's own convolutions are slow here where it counts: their gradients collapse inside `lax.scan` on
-the CPU, and under `vmap` they turn into grouped convolutions. They serve as the oracle in the
-tests, and, where no gradient is wanted, for the one kind of layer at which they are faster
-(`_wide`).
+- filtered: where m is 2 or 3 and outputs come in pairs, minimal filtering takes (m + 1)^2 products
+  for each 2 x 2 outputs (`winograd`); elsewhere it is as below.
+- patches: m * s * m strided slices are stacked into patches, and the convolution is one product.
+  In 16 bits the products of single blocks are laid out instead where they are fewer (`patches`).
+- lax: XLA's own convolution. On a CPU its gradients collapse inside `lax.scan`; under `vmap` it is
+  a grouped convolution. It is the oracle in the tests, and where no gradient is wanted it computes
+  the one kind of layer at which it is faster on a CPU (`_wide`).
+
+A transposed convolution is the exact adjoint.
 
 Parameters have the shapes of `nn.Conv` and of `nn.ConvTranspose(transpose_kernel=True)`.
 """
