@@ -74,8 +74,9 @@ def way(measured: dict[str, Any], agreement: dict[str, Any]) -> dict[str, Any]:
       measured: JSON of `benchmarks.gpu`; its `rows` have a time or say why they have none.
       agreement: JSON of `benchmarks.precision`; `rows` say whether they agree with float32.
 
-    Raises:
-      UserError: nothing that may be used was measured.
+    Returns:
+      train.precision and train.convolution. They are TF32 and the platform's own form where nothing
+      that may be used was measured: a rental must not be lost to a measurement that failed.
     """
     verdicts = agreement.get("rows", {})
     usable = [
@@ -88,7 +89,7 @@ def way(measured: dict[str, Any], agreement: dict[str, Any]) -> dict[str, Any]:
         )
     ]
     if not usable:
-        raise UserError("no way to train was measured that is accurate enough")
+        return {"train.precision": "tf32", "train.convolution": formulation.AUTO}
     fastest = min(usable, key=lambda row: row["ms_a_member"])
     return {
         "train.precision": fastest["precision"],
