@@ -21,11 +21,18 @@ NAMES = [f"quickstart-ibgan-seed{seed}" for seed in range(3)]
 )
 def test_finishing_takes_the_floor_and_never_none(left, count):
     """Ten seconds of steps a member, five for the report of each and five besides."""
-    assert pace.finishing([1000] * 3, 0.1, left, lambda n: 5 + 5 * n) == count
+    assert pace.finishing([1000] * 3, lambda n: 0.1, left, lambda n: 5 + 5 * n) == count
 
 
 def test_members_that_have_begun_count_with_what_is_left_of_them():
-    assert pace.finishing([0, 100, 1000], 0.1, 15, lambda n: n) == 2
+    assert pace.finishing([0, 100, 1000], lambda n: 0.1, 15, lambda n: n) == 2
+
+
+def test_fewer_members_may_take_longer_each():
+    """Two at 0.2 s a step need 400 s; three at 0.1 s need 300."""
+    paces = {1: 0.4, 2: 0.2, 3: 0.1}
+    assert pace.finishing([1000] * 3, paces.get, 350, lambda n: 0) == 3
+    assert pace.finishing([1000] * 3, paces.get, 299, lambda n: 0) == 1
 
 
 def test_the_choice_is_said():

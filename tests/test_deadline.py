@@ -115,6 +115,31 @@ def test_a_planned_report_is_made_unless_it_would_be_far_too_late(clock):
     assert Deadline(0.0, Timing()).allows_report()
 
 
+def on_course(steps, light=False, waiting=0):
+    """Two members on their way to so many steps, ten in a dispatch, with all pieces measured."""
+    taken = Timing()
+    for piece, seconds in {
+        "steps": 1,
+        "scores": 3,
+        "pictures": 1,
+        "saves": 4,
+        "report": 20,
+    }.items():
+        taken.note(piece, seconds / deadline.MARGIN)
+    train = tiny.config(
+        train_steps=steps,
+        train_log_every=10,
+        train_evaluate_every=30,
+        train_checkpoint_every=30,
+        train_light=light,
+    ).train
+    course = object.__new__(Course)
+    course._deadline, course._train, course._dispatch = Deadline(10.0, taken), train, 10
+    course._members = [SimpleNamespace(diverged=None) for _ in SEEDS]
+    course._reported, course._records = 2, SimpleNamespace(copies=waiting)
+    return course
+
+
 @pytest.mark.parametrize(
     ("step", "light", "waiting", "needed"),
     [
@@ -126,30 +151,21 @@ def test_a_planned_report_is_made_unless_it_would_be_far_too_late(clock):
     ],
 )
 def test_whatever_is_still_to_come_is_part_of_the_estimate(clock, step, light, waiting, needed):
-    taken = Timing()
-    for piece, seconds in {
-        "steps": 1,
-        "scores": 3,
-        "pictures": 1,
-        "saves": 4,
-        "report": 20,
-    }.items():
-        taken.note(piece, seconds / deadline.MARGIN)
-    train = tiny.config(
-        train_steps=100,
-        train_log_every=10,
-        train_evaluate_every=30,
-        train_checkpoint_every=30,
-        train_light=light,
-    ).train
-    course = object.__new__(Course)
-    course._deadline, course._train, course._dispatch = Deadline(10.0, taken), train, 10
-    course._members = [SimpleNamespace(diverged=None) for _ in SEEDS]
-    course._reported, course._records = 2, SimpleNamespace(copies=waiting)
+    course = on_course(1000, light, waiting)
     clock[0] = 1000 + 600 - needed - 0.1
     assert not course._too_late(step)
     clock[0] += 0.2
     assert course._too_late(step)
+
+
+def test_the_last_steps_are_not_left_undone_for_a_margin(clock):
+    """At step 90 of 100: a dispatch, and two members' scores and saves at both, and reports."""
+    likely = (1 + 2 * 2 * (3 + 1) + 2 * 2 * 4 + 2 * 20) / deadline.MARGIN
+    course = on_course(100)
+    clock[0] = 1000 + 600 - likely - 0.1
+    assert not course._too_late(90) and course._too_late(80)
+    clock[0] += 0.2
+    assert course._too_late(90)
 
 
 # ------------------------------------------------------------------------------- real programs

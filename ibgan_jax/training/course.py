@@ -151,23 +151,33 @@ class Course:
         return bool(self._alive)
 
     def _too_late(self, step: int) -> bool:
-        """Whether going on from `step` to the next dispatch would end after the limit."""
+        """Whether going on from `step` to the next dispatch would end after the limit.
+
+        Never where the last step and all that follows it are likely to be in time: a run must not
+        end a dispatch before its last one for the sake of margins.
+        """
         # Of several processes, each knows the others' answers a dispatch later.
         ahead = self._dispatch * (1 if distributed.processes() == 1 else 2)
-        steps = range(step, min(step + ahead, self._train.steps) + 1, self._dispatch)
-        estimate, alive = self._deadline.estimate, len(self._alive)
+        left, last = self._deadline.left(), self._train.steps
+        soon = self._pieces(step, min(step + ahead, last))
+        if left >= sum(self._deadline.estimate(name, n) for name, n in soon.items()):
+            return False
+        whole = self._pieces(step, last)
+        return left < sum(self._deadline.likely(name, n) for name, n in whole.items())
+
+    def _pieces(self, step: int, end: int) -> dict[str, int]:
+        """How many pieces of each kind come from `step` on if the time is up at `end`."""
+        steps, alive = range(step, end + 1, self._dispatch), len(self._alive)
         due = [self._due(at) for at in steps]
         scored = alive * sum(score for _, score, _ in due) + self._records.copies
-        saved = alive * (1 + sum(save for _, _, save in due)) + self._records.copies
-        drawn = 0 if self._train.light else scored
-        pieces = {
+        saved = alive * sum(save for _, _, save in due) + self._records.copies
+        return {
             timing.STEPS: len(steps) - 1,
             timing.SCORES: scored,
-            timing.PICTURES: drawn,
-            timing.SAVES: saved,
+            timing.PICTURES: 0 if self._train.light else scored,
+            timing.SAVES: saved + (0 if end == self._train.steps else alive),
             timing.REPORT: self._reported,
         }
-        return self._deadline.left() < sum(estimate(name, n) for name, n in pieces.items())
 
     def _interrupt(self, step: int) -> None:
         for place in self._alive:
