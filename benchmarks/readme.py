@@ -43,6 +43,7 @@ STEP_ROWS = {
     ("patches",): "ours without minimal filtering: one product a convolution",
     ("lax",): "XLA's own convolutions",
 }
+FULL_STEPS = 150_000  # of configs/dsprites.py
 RUN_COLUMNS = {"best": "best", "median": "median", "last": "last", "factor_vae": "fresh votes"}
 
 
@@ -92,6 +93,29 @@ def step(results: Path) -> str:
     return markdown(lines)
 
 
+def gpu(results: Path) -> str:
+    """What `benchmarks.gpu` measured of steps on accelerators, the fastest first on each."""
+    heads = [
+        "device",
+        "convolution",
+        "precision",
+        "members in a program",
+        "ms a step of one member",
+    ]
+    lines = [[*heads, "seeds of 150,000 steps in 500 s"]]
+    for path in sorted(results.glob("benchmarks/gpu-*.json")):
+        record = read(path)
+        named = [(row["convolution"], row) for row in record["rows"]]
+        named += [(f"({name})", row) for name, row in record["others"].items()]
+        measured = [(name, row) for name, row in named if "ms_a_member" in row]
+        for name, row in sorted(measured, key=lambda one: one[1]["ms_a_member"]):
+            milliseconds = row["ms_a_member"]
+            cells = [row.get("precision", "-"), str(row.get("members", 1)), f"{milliseconds:.3f}"]
+            seeds = f"{5e5 / (FULL_STEPS * milliseconds):.1f}"
+            lines.append([record["machine"]["device"], name, *cells, seeds])
+    return markdown(lines)
+
+
 def runs(results: Path) -> str:
     """Every folder that holds unpacked runs, beside the paper; nothing where there is none."""
     heads = ["system", "data set", "seeds", "steps", *RUN_COLUMNS.values(), "paper", "device"]
@@ -104,8 +128,8 @@ def runs(results: Path) -> str:
     if len(lines) == 1:
         return ""
     return (
-        "Trained in full, scored, and kept with their weights; means over seeds with one standard "
-        "deviation, and the paper's mean of the best:\n\n" + markdown(lines)
+        "Trained in full and scored; a folder keeps the weights of one seed at least. Means over "
+        "seeds with one standard deviation, and the paper's mean of the best:\n\n" + markdown(lines)
     )
 
 
@@ -149,6 +173,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "quickstart": quickstart,
     "vaes": vaes,
     "step": step,
+    "gpu": gpu,
     "runs": runs,
 }
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Minutes of a rented GPU into finished, scored, packed runs: scripts/gpu_day.sh MINUTES OUT
 #
-# Measures for two minutes which way of training is the fastest, trains the next unfinished item of
-# scripts/gpu_plan.txt for the rest, and packs what is finished into OUT: at most 8 files of 16 MiB.
+# Measures for two minutes which way of training is the fastest, unless results/benchmarks has that of
+# the same card, trains the next unfinished item of scripts/gpu_plan.txt for the rest, and packs what
+# is finished into OUT: at most 8 files of 16 MiB.
 # It ends within MINUTES. What did not fit into OUT lies on the machine, and a second
 #     scripts/gpu_day.sh 0 OUT
 # there puts the rest into OUT. Afterwards, at home:
@@ -13,9 +14,10 @@
 #     pip download --no-deps --only-binary=:all: --python-version 3.12 -d .whl ml-collections==1.1.0
 #
 # Environment: WHEELS (.whl), WORK (where the machine keeps data, runs and compiled programs), PLAN,
-# MEASURED (a JSON of benchmarks.gpu of the same card: nothing is measured), PROGRAMS (programs.tar
-# of an earlier rental), MEASURE, SETTINGS (further arguments of benchmarks.gpu and launch.py), and
-# LAUNCH (what to run instead of launch.py, for a rehearsal), RESERVE (seconds kept for packing).
+# MEASURED (a JSON of benchmarks.gpu of the same card; "none": measure in any case), PROGRAMS
+# (programs.tar of an earlier rental), MEASURE, SETTINGS (further arguments of benchmarks.gpu and
+# launch.py), LAUNCH (what to run instead of launch.py, for a rehearsal), RESERVE (seconds kept for
+# packing).
 set -uo pipefail
 started=$SECONDS
 [ $# = 2 ] || { echo "usage: scripts/gpu_day.sh MINUTES OUT" >&2; exit 2; }
@@ -72,7 +74,11 @@ keep() {
 keeper=$!
 trap 'kill $keeper 2> /dev/null; cp "$work/log.txt" "$out/log.txt"' EXIT
 
-measured=${MEASURED:-$work/gpu.json}
+card=$(nvidia-smi --query-gpu=name --format=csv,noheader 2> /dev/null | head -n 1)
+known=$(grep -lsF "\"device\": \"$card\"" results/benchmarks/gpu-*.json | tail -n 1)
+measured=${MEASURED:-${known:-$work/gpu.json}}
+[ "$measured" = none ] && measured=$work/gpu.json
+[ "$measured" = "$known" ] && say "$card was measured before: $known"
 if [ ! -e "$measured" ]; then
   say "measuring"
   # shellcheck disable=SC2086

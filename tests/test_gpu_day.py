@@ -136,6 +136,25 @@ def test_wrong_arguments(tmp_path):
     assert "MINUTES=ten is not a number" in run("ten", tmp_path).stderr
 
 
+def test_a_card_that_was_measured_is_not_measured_again(tmp_path):
+    smi = tmp_path / "bin/nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\necho NVIDIA H200\n")
+    smi.chmod(0o755)
+    (tmp_path / "plan.txt").write_text("not a plan\n")  # ends it before anything is trained
+    environment = os.environ | {
+        "PATH": f"{smi.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PLAN": str(tmp_path / "plan.txt"),
+        "WORK": str(tmp_path / "work"),
+    }
+    command = ["bash", SCRIPT, "1", tmp_path / "out"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert "NVIDIA H200 was measured before: results/benchmarks/gpu-h200.json" in ended.stdout
+    assert ended.returncode == 1 and "plan.txt, line 1" in ended.stdout + ended.stderr
+    there = json.loads((tmp_path / "out/gpu.json").read_text())
+    assert there["machine"]["device"] == "NVIDIA H200"
+
+
 def finished(folder, seeds, step=150_000):
     for seed in seeds:
         path = folder / f"dsprites-ibgan-seed{seed}"

@@ -116,23 +116,29 @@ def run(session: Session, width: int, directory: Path, sizes: dict[str, Any]) ->
     """Goes through everything that is measured, the most decisive first."""
     session.other("ceilings", "ceilings", lambda: measure.ceilings(sizes["side"], sizes["bytes"]))
     base = measure.base_run(width, sizes["images"])
-    work = lambda row: measure.train(base, row)  # noqa: E731
-    rows = plan.ROWS
-    if sizes is REHEARSAL:
-        rows = plan.fewer_members(rows, sizes["members"], sizes["steps"])
-    for row in rows:
-        session.row(row, work)
-    for row in plan.other_dispatches(session.measured, sizes["other_k"]):
-        session.row(row, work)
     images = np.asarray(base.dataset.images(np.arange(step.BATCH)[:, None]))
-    for name, settings in torch_rows.ROWS.items():
-        kind = "compiled" if settings.get("compiled") else "pytorch"
-        session.other(
-            kind, f"pytorch {name}", lambda name=name: torch_rows.train(name, width, images)
-        )
     members = min(plan.TEN, sizes["members"])
-    name = f"FactorVAE score of {members}"
-    session.other("score", name, lambda: measure.score(base, members, directory))
+
+    def measured(one: plan.Row | str) -> None:
+        if isinstance(one, plan.Row):
+            session.row(one, lambda row: measure.train(base, row, profiled=one == order[0]))
+        elif one == plan.SCORE:
+            name = f"FactorVAE score of {members}"
+            session.other("score", name, lambda: measure.score(base, members, directory))
+        else:
+            kind = "compiled" if torch_rows.ROWS[one].get("compiled") else "pytorch"
+            session.other(kind, f"pytorch {one}", lambda: torch_rows.train(one, width, images))
+
+    order = plan.ORDER
+    if sizes is REHEARSAL:
+        order = plan.fewer_members(order, sizes["members"], sizes["steps"])
+    for one in order:
+        measured(one)
+    for one in plan.other_dispatches(session.measured, sizes["other_k"]):
+        measured(one)
+    for one in torch_rows.ROWS:
+        if one not in order:
+            measured(one)
 
 
 def table(record: dict[str, Any], seconds: float) -> str:

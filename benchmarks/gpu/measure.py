@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.gpu import profile
 from benchmarks.gpu.plan import Row
 from benchmarks.step import BATCH, random_records
 from ibgan_jax import config as configs
@@ -22,6 +23,7 @@ from ibgan_jax import data, distributed, metrics
 from ibgan_jax.data import sprites
 from ibgan_jax.data.feed import ResidentFeed
 from ibgan_jax.data.sprite_dataset import SpriteDataset
+from ibgan_jax.errors import one_line
 from ibgan_jax.networks import formulation
 from ibgan_jax.training import codes, evaluation
 from ibgan_jax.training.population import Programs
@@ -81,12 +83,13 @@ def members_of(run: Run, count: int) -> list[Run]:
     return [run.of(member) for _, member in configs.members(config)] or [run]
 
 
-def train(run: Run, row: Row) -> dict[str, Any]:
+def train(run: Run, row: Row, profiled: bool = False) -> dict[str, Any]:
     """Compiles a row's program as training does and times its steps.
 
     Returns:
       {"ms_a_member": the median of REPEATS, "ms": all of them, each of about STEPS steps after one
-      dispatch that is not counted; "compile_s"; "state_mib" of a member; "work_mib" of a dispatch}.
+      dispatch that is not counted; "compile_s"; "state_mib" of a member; "work_mib" of a dispatch;
+      if it is `profiled`, "kernels": of one dispatch more, see `profile.kernels`}.
     """
     config = run.config.copy_and_resolve_references()
     config.train.convolution, config.train.precision = row.convolution, row.precision
@@ -114,13 +117,19 @@ def train(run: Run, row: Row) -> dict[str, Any]:
         state = dispatches(state, count)
         seconds = time.perf_counter() - start
         times.append(1e3 * seconds / (count * row.steps * row.members))
-    return {
+    figures = {
         "ms_a_member": float(np.median(times)),
         "ms": times,
         "compile_s": compile_s,
         "state_mib": program.state_bytes / distributed.MIB,
         "work_mib": program.work_bytes / distributed.MIB,
     }
+    if profiled:
+        try:
+            figures["kernels"] = profile.kernels(lambda: dispatches(state, 1), row.steps)
+        except Exception as error:  # what has been measured stays
+            figures["kernels"] = one_line(error)
+    return figures
 
 
 def ceilings(side: int, copied_bytes: int) -> dict[str, float]:
@@ -129,9 +138,11 @@ def ceilings(side: int, copied_bytes: int) -> dict[str, float]:
     Returns:
       {"copy_gb_s": read and written, "PRECISION_tflop_s": at each of train.precision}.
     """
+    # Within one program: a call of its own would first have to be given memory for its result.
+    times = 20
+    copies = jax.jit(lambda x: jax.lax.fori_loop(0, times, lambda _, x: x + 1, x))
     numbers = jnp.zeros(copied_bytes // 4, jnp.float32)
-    copy = jax.jit(lambda x: x + 1)
-    result = {"copy_gb_s": 2 * numbers.nbytes / _seconds(copy, numbers) / 1e9}
+    result = {"copy_gb_s": 2 * times * numbers.nbytes / _seconds(copies, numbers) / 1e9}
     del numbers
     for precision, algorithm in distributed.PRECISIONS.items():
         stored = formulation.STORAGE.get(precision)
