@@ -198,7 +198,7 @@ def main(argv: list[str]) -> int:
         from ibgan_jax.training.loop import InterruptedRunError, TimeIsUpError
         from ibgan_jax.training.member import DivergedError
 
-        status = 3 if isinstance(error, TimeIsUpError) else 1
+        status = (3 if error.began else 2) if isinstance(error, TimeIsUpError) else 1
         if isinstance(
             error, DivergedError | InterruptedRunError | TimeIsUpError
         ):  # as all processes do together

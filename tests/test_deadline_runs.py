@@ -162,9 +162,12 @@ def test_a_study_starts_no_population_that_has_no_time(whole, tmp_path, one_devi
     assert_same(whole, tmp_path)
 
 
-def test_a_limit_too_short_ends_before_the_first_step(tmp_path, small, monkeypatch):
+def test_a_limit_too_short_for_the_first_step_is_refused(tmp_path, small, monkeypatch, capsys):
+    """Status 2: with 3 a job would requeue itself for ever."""
     monkeypatch.setattr(launch, "STARTED", time.monotonic() - 60)
-    assert launch.main(["launch.py", *tiny.command(tmp_path, train_max_minutes=0.5)]) == 3
+    assert launch.main(["launch.py", *tiny.command(tmp_path, train_max_minutes=0.5)]) == 2
+    line = "time is up at step 0 of 24: train.max_minutes=0.5 is too short, for it took 6"
+    assert capsys.readouterr().err.startswith(line)
     assert not (tmp_path / "scores.json").exists()
 
 

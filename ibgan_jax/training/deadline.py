@@ -29,7 +29,15 @@ GRACE = 5.0
 
 
 class TimeIsUpError(Exception):
-    """The limit is reached and everything is saved; the message says how far the work has come."""
+    """The limit is reached and everything is saved; the message says how far the work has come.
+
+    Attributes:
+      began: whether this launch came to do anything, so that the same command would go on.
+    """
+
+    def __init__(self, message: str, began: bool = True) -> None:
+        super().__init__(message)
+        self.began = began
 
 
 class Deadline:
@@ -101,6 +109,11 @@ class Deadline:
 
     def error(self, reached: str) -> TimeIsUpError:
         """`reached` says how far the work has come."""
+        limit = f"train.max_minutes={self.minutes:g}"
+        if self.timing.began:
+            return TimeIsUpError(f"{reached} ({limit}); the same command goes on")
+        taken = time.monotonic() - self.timing.started
         return TimeIsUpError(
-            f"{reached} (train.max_minutes={self.minutes:g}); the same command goes on"
+            f"{reached}: {limit} is too short, for it took {taken:.0f} s to come to the first step",
+            began=False,
         )

@@ -139,6 +139,11 @@ class Timing:
         """Whether there were steps."""
         return self._main[STEPS] > 0
 
+    @property
+    def began(self) -> bool:
+        """Whether there were steps, or reports of steps made before."""
+        return self.trained or self._main[REPORT] > 0
+
     def __str__(self) -> str:
         wall, phases = self._now()
         shown = []
