@@ -13,11 +13,7 @@ from ibgan_jax import distributed
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of the fullest device; of the machine, and of this process, where that is a CPU.
-
-    On a device that says what its peak was, what is needed again is not free: a score was taken
-    before training, and others are taken beside the steps.
-    """
+    """Bytes of the fullest device; of the machine, and of this process, where that is a CPU."""
 
     used: int
     free: int
@@ -42,8 +38,7 @@ def _here() -> Memory | None:
     if all(figures):
         fullest = min(figures, key=lambda stats: stats["bytes_limit"] - stats["bytes_in_use"])
         used = fullest["bytes_in_use"]
-        peak = max(used, fullest.get("peak_bytes_in_use", 0))
-        return Memory(used, fullest["bytes_limit"] - peak)
+        return Memory(used, fullest["bytes_limit"] - used)
     if local[0].platform != "cpu":  # with some allocators; the host's memory is not the device's
         return None
     try:
