@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -18,11 +19,19 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def status_of(work: Callable[[], object]) -> int:
-    """Does `work` and returns the exit status: 0 done, 2 the user's mistake, said in one line."""
-    try:
-        work()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def program(work: Callable[..., object]) -> Callable[..., int]:
+    """Makes of `work` a function of the same arguments that returns the exit status.
+
+    It is 0 when the work is done and 2 after a UserError, which it prints in one line.
+    """
+
+    @functools.wraps(work)
+    def main(*arguments: object) -> int:
+        try:
+            work(*arguments)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        return 0
+
+    return main

@@ -29,7 +29,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ibgan_jax import config as configs
-from ibgan_jax.arguments import Parser, status_of
+from ibgan_jax.arguments import Parser, program
 from ibgan_jax.errors import UserError
 from ibgan_jax.reports.figures import atomic
 from ibgan_jax.training import comparison, manifest, trained, weights
@@ -234,12 +234,9 @@ def _synced(path: Path) -> Iterator[BinaryIO]:
         os.fsync(file.fileno())
 
 
-def main(argv: Sequence[str]) -> int:
-    """The exit status: 0 done, 2 the user's mistake."""
-    return status_of(lambda: _main(argv))
-
-
-def _main(argv: Sequence[str]) -> None:
+@program
+def main(argv: Sequence[str]) -> None:
+    """Packs the runs that the arguments name."""
     parser = Parser(prog="python -m ibgan_jax.pack", allow_abbrev=False)
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="FILE.tar.gz")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ibgan_jax.arguments import Parser, status_of
+from ibgan_jax.arguments import Parser, program
 from ibgan_jax.data import archives
 from ibgan_jax.data.entry import shown
 from ibgan_jax.errors import UserError
@@ -119,12 +119,9 @@ def _check_place(out: Path, name: str, content: bytes) -> None:
         raise UserError(f"{path} is there and differs; choose another --out or remove it")
 
 
-def main(argv: Sequence[str]) -> int:
-    """The exit status: 0 done, 2 the user's mistake."""
-    return status_of(lambda: _main(argv))
-
-
-def _main(argv: Sequence[str]) -> None:
+@program
+def main(argv: Sequence[str]) -> None:
+    """Unpacks the files that the arguments name."""
     parser = Parser(prog="python -m ibgan_jax.unpack", allow_abbrev=False)
     parser.add_argument("files", metavar="FILE", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="results/NAME")

@@ -29,7 +29,7 @@ import optax
 from flax import traverse_util
 
 from ibgan_jax import __version__, data
-from ibgan_jax.arguments import Parser, status_of
+from ibgan_jax.arguments import Parser, program
 from ibgan_jax.data.dataset import Dataset
 from ibgan_jax.data.order import Order
 from ibgan_jax.errors import UserError, one_line
@@ -280,12 +280,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str], log: Log = print) -> int:
-    """The exit status: 0 done, 2 the user's mistake."""
-    return status_of(lambda: _main(argv, log))
-
-
-def _main(argv: list[str], log: Log) -> None:
+@program
+def main(argv: list[str], log: Log = print) -> None:
+    """Trains and saves the network that the arguments describe."""
     given = _parse(argv)
     settings = Settings(*(getattr(given, f.name) for f in dataclasses.fields(Settings)))
     data.check(given.dataset, given.source)
