@@ -73,6 +73,13 @@ def test_a_population_comes_back_as_one(population, tmp_path, small, capsys):
     assert launch.main(["launch.py", *scored]) == 0
     assert "| quickstart | dsprites | ibgan | 2 |" in capsys.readouterr().out
     assert len(json.loads((out / "selection.json").read_text())["members"]) == 2
+    # Without its weights a run keeps its scores and its place in the table.
+    (out / "seed1/weights.npz").unlink()
+    assert launch.main(["launch.py", "--mode=report", f"--pretrained={out}"]) == 0
+    assert launch.main(["launch.py", *scored[:1], "--metrics=factor_vae", scored[2]]) == 0
+    printed = capsys.readouterr().out
+    assert f"{out}/seed1 has scores and no weights: left out" in printed
+    assert "| quickstart | dsprites | ibgan | 2 |" in printed
 
 
 def test_a_run_without_a_checkpoint_is_left_out(population, tmp_path):

@@ -59,13 +59,17 @@ def evaluate(
     evaluation.check_metrics(names, datasets, classifier)
     left = []
     for workdir, record in zip(workdirs, recorded, strict=True):
-        if workdir.diverged.exists() and not trained.steps(workdir):
-            log(f"{workdir.path} diverged before its first checkpoint: left out")
-            continue
+        if not trained.steps(workdir):
+            if workdir.diverged.exists():
+                log(f"{workdir.path} diverged before its first checkpoint: left out")
+                continue
+            if workdir.scores.exists():  # it was unpacked, and its weights were removed
+                log(f"{workdir.path} has scores and no weights: left out")
+                continue
         trained.check_step(workdir, step)
         left.append((workdir, record["config"]))
     if not left:
-        raise UserError("none of these runs has a checkpoint to score: all diverged")
+        raise UserError("none of these runs has a checkpoint to score")
     runs = list(_runs([config for _, config in left], log))
     for run, (workdir, _) in zip(runs, left, strict=True):
         log(f"scoring {workdir.path}")
