@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import summary
+from benchmarks.gpu import plan
 from configs import table1
 from ibgan_jax.errors import UserError
 from ibgan_jax.reports import table
@@ -43,7 +44,6 @@ STEP_ROWS = {
     ("patches",): "ours without minimal filtering: one product a convolution",
     ("lax",): "XLA's own convolutions",
 }
-FULL_STEPS = 150_000  # of configs/dsprites.py
 RUN_COLUMNS = {"best": "best", "median": "median", "last": "last", "factor_vae": "fresh votes"}
 
 
@@ -111,7 +111,7 @@ def gpu(results: Path) -> str:
         for name, row in sorted(measured, key=lambda one: one[1]["ms_a_member"]):
             milliseconds = row["ms_a_member"]
             cells = [row.get("precision", "-"), str(row.get("members", 1)), f"{milliseconds:.3f}"]
-            seeds = f"{5e5 / (FULL_STEPS * milliseconds):.1f}"
+            seeds = f"{5e5 / (plan.FULL_STEPS * milliseconds):.1f}"
             lines.append([record["machine"]["device"], name, *cells, seeds])
     return markdown(lines)
 

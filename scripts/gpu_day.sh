@@ -14,7 +14,7 @@
 #     pip download --no-deps --only-binary=:all: --python-version 3.12 -d .whl ml-collections==1.1.0
 #
 # Environment: WHEELS (.whl), WORK (where the machine keeps data, runs and compiled programs), PLAN,
-# MEASURED (a JSON of benchmarks.gpu of the same card; "none": measure in any case), PROGRAMS
+# MEASURED (a JSON of benchmarks.gpu of the same card; "none": not the one in results/), PROGRAMS
 # (programs.tar of an earlier rental), MEASURE, SETTINGS (further arguments of benchmarks.gpu and
 # launch.py), LAUNCH (what to run instead of launch.py, for a rehearsal), RESERVE (seconds kept for
 # packing).

@@ -8,7 +8,8 @@ resident) at several train.convolution, train.precision, numbers of members P in
 train.steps_per_dispatch K, built as training builds them; PyTorch's step; the FactorVAE score of
 ten members. The most decisive rows come first. A row is left out where what is known says that it
 cannot win, or where less time is left than the slowest row of its kind took. The JSON file is
-written after every row; its `best` names the fastest row at 16 bits, at TF32 and at float32.
+written after every row; its `best` names the fastest row at 16 bits, at TF32 and at float32. Of the
+first row it also has the time of each kernel.
 
 At the end one table: the last column says how many seeds of 150,000 steps fit into --seconds of
 stepping. PyTorch's rows need memory that JAX would take at its start, so
@@ -37,7 +38,6 @@ from benchmarks.gpu.budget import Budget
 from ibgan_jax import distributed
 from ibgan_jax.errors import UserError, one_line
 
-FULL_STEPS = 150_000
 ROW_KEYS = ("convolution", "precision", "members", "steps_per_dispatch")
 OTHER_K = (10, 100)
 LATE = "no time left"
@@ -151,7 +151,7 @@ def table(record: dict[str, Any], seconds: float) -> str:
     )
     for name, row in rows:
         if "ms_a_member" in row:
-            many = 1e3 * seconds / (FULL_STEPS * row["ms_a_member"])
+            many = 1e3 * seconds / (plan.FULL_STEPS * row["ms_a_member"])
             work = f"{row['work_mib']:10,.0f}" if "work_mib" in row else f"{'':10}"
             numbers = f"{row['ms_a_member']:12.3f}{row['compile_s']:9.1f}{work}{many:18.1f}"
         else:

@@ -10,6 +10,7 @@ from typing import Any
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 CLASSES = {"16-bit": ("float16", "bfloat16"), "tf32": ("tf32",), "float32": ("float32",)}
 TEN, K = 10, 50
+FULL_STEPS = 150_000  # of configs/dsprites.py
 # How many times the best row's time a row may take before its relatives are not measured.
 HOPELESS = 1.5
 

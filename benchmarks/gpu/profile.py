@@ -23,7 +23,7 @@ def kernels(work: Callable[[], Any], steps: int) -> list[list[Any]]:
     Raises:
       ValueError: the profiler recorded no operation.
     """
-    count, seconds = collections.Counter(), collections.Counter()
+    count, spent = collections.Counter(), collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             jax.block_until_ready(work())
@@ -32,11 +32,11 @@ def kernels(work: Callable[[], Any], steps: int) -> list[list[Any]]:
                 jax.profiler.ProfileData.from_file(str(file))
             ):
                 count[operation] += 1
-                seconds[operation] += nanoseconds
+                spent[operation] += nanoseconds
     if not count:
         raise ValueError("the profiler recorded no operation")
-    lines = [["all", count.total() / steps, seconds.total() / steps / 1e3]]
-    for operation, nanoseconds in seconds.most_common(MOST):
+    lines = [["all", count.total() / steps, spent.total() / steps / 1e3]]
+    for operation, nanoseconds in spent.most_common(MOST):
         lines.append([operation, count[operation] / steps, nanoseconds / steps / 1e3])
     return lines
 

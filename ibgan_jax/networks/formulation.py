@@ -52,10 +52,11 @@ def choose(platform: str, form: str = AUTO, precision: str = "float32") -> Formu
 
     AUTO is minimal filtering on a CPU and patches elsewhere. On a CPU a step of IB-GAN then takes
     0.83 times as long as with patches and 0.24 times as long as with lax
-    (`results/benchmarks/all-cpu2.json`). On a GPU bytes decide. No GPU has run it yet; these are
-    estimates from below, of IB-GAN's step at width 16 with ten members in one program, from the
-    launches, bytes and FLOP of the program that XLA makes for an H100
-    (`results/benchmarks/compiled-h100.json`):
+    (`results/benchmarks/all-cpu2.json`). On a GPU bytes decide. These are estimates from below, of
+    IB-GAN's step at width 16 with ten members in one program, from the launches, bytes and FLOP of
+    the program that XLA makes for an H100 (`results/benchmarks/compiled-h100.json`). An H200 took
+    1.3 times as long as estimated with patches at each precision
+    (`results/benchmarks/gpu-h200.json`):
 
     | form | precision | launches | GB a member | ms, H100 | ms, H200 |
     |---|---|---|---|---|---|
