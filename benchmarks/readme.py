@@ -1,9 +1,9 @@
-"""Makes README's tables of results anew from results/, never by hand.
+"""Makes the tables of results in README and docs/ anew from results/, never by hand.
 
     python -m benchmarks.readme [--check]
 
 A table stands between `<!-- results:NAME -->` and `<!-- end -->`, NAME one of TABLES. `--check`
-changes nothing and fails, naming the table, where README is not what results/ says.
+changes nothing and fails, naming the table, where a page is not what results/ says.
 """
 
 from __future__ import annotations
@@ -169,29 +169,52 @@ def _spread(values: Sequence[float]) -> str:
     return f"**{np.mean(values):.2f}** +- {np.std(values, ddof=1):.2f}"
 
 
+def trials(results: Path) -> str:
+    """One line for each trial of results/trials: what differs from the first one, and its scores.
+
+    The score is the highest over the trial's evaluations, with the step that it was reached at; the
+    dimensions are those active there.
+    """
+    lines = [["trial", "seed", "settings that differ", "steps", "best", "at step", "active", "last"]]
+    for path in sorted(results.glob("trials/*.json")):
+        made = read(path)["trials"]
+        base = made[0]["settings"]
+        for trial in made:
+            differing = {k: v for k, v in trial["settings"].items() if v != base.get(k)}
+            gone = {k: "-" for k in base if k not in trial["settings"]}
+            shown = ", ".join(f"{k} {v}" for k, v in {**differing, **gone}.items()) or "the first"
+            best = max(trial["curve"], key=lambda point: point["score"])
+            last = trial["curve"][-1]
+            numbers = [f"{last['step']:,}", f"{best['score']:.2f}", f"{best['step']:,}"]
+            tail = [str(best["active"]), f"{last['score']:.2f}"]
+            lines.append([trial["name"], str(trial["seed"]), shown, *numbers, *tail])
+    return markdown(lines)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "quickstart": quickstart,
     "vaes": vaes,
     "step": step,
     "gpu": gpu,
     "runs": runs,
+    "trials": trials,
 }
 
 
-def renewed(text: str, results: Path) -> tuple[str, list[str]]:
-    """README's text with its tables as `results` has them, and the names of those that changed.
+def renewed(text: str, results: Path, page: str = "README.md") -> tuple[str, list[str]]:
+    """The text of `page` with its tables as `results` has them, and the names that changed.
 
     Raises:
       UserError: a table that is none of TABLES, one without an end, or a result that is missing.
     """
     if len(START.findall(text)) != len(BLOCK.findall(text)):
-        raise UserError("a table of README.md has no `<!-- end -->`")
+        raise UserError(f"a table of {page} has no `<!-- end -->`")
     changed = []
 
     def table_of(block: re.Match) -> str:
         start, name, old, end = block.groups()
         if name not in TABLES:
-            raise UserError(f"README.md: no table {name!r}; there are: {', '.join(TABLES)}")
+            raise UserError(f"{page}: no table {name!r}; there are: {', '.join(TABLES)}")
         made = TABLES[name](results)
         new = f"\n{made}\n" if made else ""
         if new != old:
@@ -206,21 +229,23 @@ def main(argv: Sequence[str], root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="change nothing")
     options = parser.parse_args(argv)
-    path = root / "README.md"
-    try:
-        text, changed = renewed(path.read_text(), root / "results")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if changed and options.check:
+    status = 0
+    for path in (root / "README.md", *sorted(root.glob("docs/*.md"))):
+        page = path.relative_to(root).as_posix()
+        try:
+            text, changed = renewed(path.read_text(), root / "results", page)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
         names = ", ".join(changed)
-        print(f"README.md is not what results/ says: {names}; python -m benchmarks.readme makes it")
-        return 1
-    if changed:
-        with atomic(path) as temporary:
-            temporary.write_text(text)
-        print(f"README.md: new tables: {', '.join(changed)}")
-    return 0
+        if changed and options.check:
+            print(f"{page} is not what results/ says: {names}; python -m benchmarks.readme makes it")
+            status = 1
+        elif changed:
+            with atomic(path) as temporary:
+                temporary.write_text(text)
+            print(f"{page}: new tables: {names}")
+    return status
 
 
 if __name__ == "__main__":

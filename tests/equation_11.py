@@ -61,6 +61,12 @@ def encoder(params, stats, z):
     return jnp.split(dense(params["Dense_2"], z), 2, axis=-1), new
 
 
+def on_arc(r):
+    """Uniform angles between -60 and 60 degrees, as points on a circle of radius sqrt(2)."""
+    angle = np.pi * 2 / 3 * (jax.scipy.stats.norm.cdf(r) - 0.5)
+    return np.sqrt(2) * jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
+
+
 def generator(params, stats, r):
     new = {}
     layers = [partial(dense, params[f"Dense_{i}"]) for i in range(2)]
@@ -70,7 +76,7 @@ def generator(params, stats, r):
                 params[f"ConvTranspose_{i}"], x, size, stride, 1
             )
         )
-    x = r
+    x = on_arc(r) if len(params["Dense_0"]["kernel"]) == 2 * r.shape[-1] else r
     for i, layer in enumerate(layers):
         name = f"BatchNorm_{i}"
         x, new[name] = batch_norm(params[name], stats[name], layer(x))
@@ -165,7 +171,7 @@ def losses(model, params, stats, images, key, hparams):
     squares = jnp.sum((z - z_mean) ** 2, -1)
     on_real = jnp.mean(-labels * jnp.log(d_real) - (1 - labels) * jnp.log(1 - d_real))
     loss_d = on_real - jnp.mean(jnp.log(1 - d_generated))
-    loss_geq = generator_loss + jnp.mean(squares) / 2 + beta * upper
+    loss_geq = generator_loss + hparams["information"] * (jnp.mean(squares) / 2 + beta * upper)
     seen = {
         "loss/discriminator": loss_d,
         "loss/generator": generator_loss,
@@ -190,7 +196,9 @@ def reference(model, params, stats, images, key, hparams):
     _, pull_back, (new, seen) = jax.vjp(both, params, has_aux=True)
     one, zero = jnp.ones(()), jnp.zeros(())
     by_d, by_geq = (pull_back(weights)[0] for weights in ((one, zero), (zero, one)))
-    return {**by_geq, "discriminator": by_d["discriminator"]}, new, seen
+    # q's own loss has no weight.
+    q = jax.tree.map(lambda x: x / hparams["information"], by_geq["reconstructor"])
+    return {**by_geq, "reconstructor": q, "discriminator": by_d["discriminator"]}, new, seen
 
 
 def scattered(tree, seed):

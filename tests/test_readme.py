@@ -14,7 +14,8 @@ RESULTS = tiny.ROOT / "results"
 
 def test_readme_is_what_results_say(capsys):
     assert readme.main(["--check"]) == 0, capsys.readouterr().out
-    text = (tiny.ROOT / "README.md").read_text()
+    pages = [tiny.ROOT / "README.md", *tiny.ROOT.glob("docs/*.md")]
+    text = "".join(page.read_text() for page in pages)
     assert all(text.count(f"<!-- results:{name} -->") == 1 for name in readme.TABLES)
 
 
@@ -28,8 +29,9 @@ def test_summaries_are_those_of_the_runs_beside_them():
 
 @pytest.fixture
 def root(tmp_path):
-    """A checkout of README and results alone."""
+    """A checkout of README, docs and results alone."""
     shutil.copy(tiny.ROOT / "README.md", tmp_path)
+    shutil.copytree(tiny.ROOT / "docs", tmp_path / "docs")
     shutil.copytree(RESULTS, tmp_path / "results", ignore=shutil.ignore_patterns("*.png"))
     return tmp_path
 

@@ -10,7 +10,7 @@ import tiny
 from PIL import Image
 
 import launch
-from ibgan_jax.training import member, reporting
+from ibgan_jax.training import evaluation, member, reporting
 from ibgan_jax.training.checkpoint import Checkpoints
 from ibgan_jax.training.population import Population
 from ibgan_jax.training.run import build
@@ -131,10 +131,41 @@ def test_a_finished_run_is_only_reported_again(copy):
     assert tiny.train(copy) == [
         f"resuming {copy} at step 24",
         f"{copy} has 24 of 24 steps: nothing to train",
+        *([f"report: {copy}/best/report.html"] if best_page(copy) else []),
         f"report: {copy}/report.html",
     ]
     assert tiny.metrics(copy) == before
     check_figures(copy)
+
+
+def best_page(path):
+    return tiny.scores(path)["training"]["best_step"] != 24
+
+
+def test_the_best_checkpoint_has_a_page_beside_the_newest(copy, monkeypatch):
+    monkeypatch.setattr(evaluation, "history", lambda *args: best_at(12))
+    lines = tiny.train(copy)
+    assert lines[-2:] == [f"report: {copy}/best/report.html", f"report: {copy}/report.html"]
+    best = json.loads((copy / "best/scores.json").read_text())
+    assert best["run"]["checkpoint_step"] == 12
+    assert tiny.scores(copy)["run"]["checkpoint_step"] == 24
+    check_figures(copy / "best")
+    page, other = ((copy / f / "report.html").read_text() for f in ("", "best"))
+    assert 'href="best/report.html"' in page and 'href="../report.html"' in other
+    assert f"{best['factor_vae']['value']:.3f}" in page
+    assert "seed 0, step 24" in page and "seed 0, step 12" in other
+
+
+def test_the_page_of_a_best_checkpoint_that_is_another_now_is_not_linked(copy, monkeypatch):
+    monkeypatch.setattr(evaluation, "history", lambda *args: best_at(12))
+    tiny.train(copy)
+    monkeypatch.setattr(evaluation, "history", lambda *args: best_at(24))
+    assert tiny.train(copy)[-1] == f"report: {copy}/report.html"
+    assert "best/report.html" not in (copy / "report.html").read_text()
+
+
+def best_at(step):
+    return {"best_step": step, "best": 0.5, "median": 0.4, "last": 0.3}
 
 
 def test_what_ends_a_run_reads_its_checkpoint_once(copy, monkeypatch):
@@ -145,8 +176,8 @@ def test_what_ends_a_run_reads_its_checkpoint_once(copy, monkeypatch):
     )
     lines = []
     reporting.finish(build(tiny.config(), lines.append), Workdir(copy), lines.append)
-    assert len(reads) == 1
-    assert lines == [f"report: {copy}/report.html"]
+    assert reads == [None, *([12] if best_page(copy) else [])]
+    assert lines[-1] == f"report: {copy}/report.html"
     assert tiny.scores(copy) == before
 
 

@@ -1,8 +1,8 @@
 """One update of IB-GAN and of its baselines: what reaches G_theta, q_phi and D_w, and from where.
 
-min over G, q (and e) and max over D of L_GAN(D, G) - E[log q(z|x)] + cost, with z ~ N(0, I), q_phi
-a unit-variance Gaussian and the `cost` of making images from z (IB-GAN's beta KL(e(r|z) || m(r)),
-else 0).
+min over G, q (and e) and max over D of L_GAN(D, G) - lambda (E[log q(z|x)] - cost), with
+z ~ N(0, I), q_phi a unit-variance Gaussian and the `cost` of making images from z (IB-GAN's
+beta KL(e(r|z) || m(r)), else 0). lambda is `hparams.information`; the paper has 1.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ DEFAULT_HPARAMS = {
     "noise_steps": 100_000.0,
     "label_low": 1.0,
     "label_high": 1.0,
+    "information": 1.0,
 }
 
 
@@ -112,9 +113,9 @@ class Adversarial(Players):
             sources, {player: params[player] for player in self.sources}, has_aux=True
         )
         at_generated, x_cotangent, stats, shown = self._at_generated(
-            params, batch_stats, z, generated
+            params, batch_stats, z, generated, hparams["information"]
         )
-        (source_gradients,) = pull_back((x_cotangent, jnp.ones_like(cost)))
+        (source_gradients,) = pull_back((x_cotangent, hparams["information"].astype(cost.dtype)))
 
         real = objectives.instance_noise(key_real, images, noise)
         labels = jax.random.uniform(
@@ -136,9 +137,16 @@ class Adversarial(Players):
         return gradients, {**source_stats, **stats}, shown
 
     def _at_generated(
-        self, params: ByPlayer, batch_stats: ByPlayer, z: jax.Array, generated: jax.Array
+        self,
+        params: ByPlayer,
+        batch_stats: ByPlayer,
+        z: jax.Array,
+        generated: jax.Array,
+        information: jax.Array,
     ) -> tuple[ByPlayer, jax.Array, ByPlayer, dict[str, jax.Array]]:
         """D_w and q_phi at noisy generated images [B, H, W, C] made from z [B, z].
+
+        The images' cotangent has q_phi's share `information` times; q_phi's own gradient is whole.
 
         Returns:
           gradients of q_phi and of D_w (their shares), the cotangent of the images for the sources,
@@ -162,7 +170,7 @@ class Adversarial(Players):
         front_gradient, _ = pull_front(to_features)
         _, to_features_g = pull_head(g_cotangent)
         q_gradient, to_features_q = pull_q(q_cotangent)
-        wanted = to_features_g + to_features_q if self.informed else to_features_g
+        wanted = to_features_g + information * to_features_q if self.informed else to_features_g
         _, x_cotangent = pull_front(wanted)
 
         gradients = {

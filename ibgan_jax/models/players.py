@@ -38,12 +38,14 @@ class Players(Settings):
       shared_front: q_phi and D_w share their three strided blocks, trained by D's loss alone
         (the paper's text, CelebA and Chairs), instead of two trunks (the dSprites code).
       initializer: "normal" (0.02) or "orthogonal".
+      arc: G_theta takes each r_j as a uniform angle, `dcgan.on_arc`. No paper has this.
     """
 
     generator_width: int = 16
     discriminator_width: int = 16
     shared_front: bool = False
     initializer: str = "normal"
+    arc: bool = False
 
     players = ("generator", "reconstructor", "discriminator")
 
@@ -57,7 +59,7 @@ class Players(Settings):
     @cached_property
     def generator(self) -> Generator:
         init = INITIALIZERS[self.initializer]
-        return Generator(self.generator_width, self.channels, init)
+        return Generator(self.generator_width, self.channels, init, self.arc)
 
     @cached_property
     def front(self) -> ConvBlocks:

@@ -12,16 +12,37 @@ from ibgan_jax.networks.normalisation import BatchNorm
 SLOPE = 0.2  # of the leaky ReLU
 
 
+def on_arc(r: jax.Array) -> jax.Array:
+    """Maps each r_j ~ N(0, 1) to a point on an arc, uniformly: [B, r] -> [B, 2 r].
+
+    The angle is (pi / 3) erf(r_j / sqrt(2)), uniform in [-60, 60] degrees; the point is
+    sqrt(2) (sin, cos) of it. A normal r looks the same in every rotation, so nothing in it prefers
+    its axes. Uniform angles prefer them, as factors of the images that are uniform do. All points
+    are equally far from 0, so a large r_j is not also a strong input.
+    """
+    angle = jnp.pi / 3 * jax.scipy.special.erf(r / jnp.sqrt(2.0))
+    return jnp.sqrt(2.0) * jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
 class Generator(nn.Module):
-    """G_theta: representation r [B, r] -> images [B, 64, 64, channels] in [-1, 1]."""
+    """G_theta: representation r [B, r] -> images [B, 64, 64, channels] in [-1, 1].
+
+    Attributes:
+      width: g of the authors' tables.
+      channels: of the images.
+      kernel_init: of all weights.
+      arc: whether the first layer takes `on_arc(r)` instead of r.
+    """
 
     width: int
     channels: int
     kernel_init: Initializer = nn.initializers.normal(0.02)
+    arc: bool = False
 
     @nn.compact
     def __call__(self, r: jax.Array, train: bool) -> jax.Array:
         g = self.width
+        r = on_arc(r) if self.arc else r
         for features in (16 * g, 8 * 8 * 4 * g):
             r = BatchNorm()(nn.Dense(features, kernel_init=self.kernel_init)(r), train)
         x = r.reshape(-1, 8, 8, 4 * g)

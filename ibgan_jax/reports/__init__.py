@@ -14,13 +14,22 @@ from ibgan_jax.reports.figures import (
 )
 from ibgan_jax.reports.html import CAPTIONS, write_report
 from ibgan_jax.reports.spread import spread_figure, sweep_figure
-from ibgan_jax.reports.views import ROW, TRAVERSAL, reconstructions, samples, traversals
+from ibgan_jax.reports.views import (
+    ROW,
+    STARTS,
+    TRAVERSAL,
+    reconstructions,
+    samples,
+    traversals,
+    unlike,
+)
 
 __all__ = [
     "ACTIVE_NATS",
     "CAPTIONS",
     "ROW",
     "SHARE_NAMES",
+    "STARTS",
     "TRAVERSAL",
     "best_and_median",
     "convergence_figure",
@@ -35,5 +44,6 @@ __all__ = [
     "traversal_figure",
     "traversal_image",
     "traversals",
+    "unlike",
     "write_report",
 ]

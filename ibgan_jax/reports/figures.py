@@ -52,6 +52,7 @@ BOX = np.array([[-0.47, 0.47, 0.47, -0.47, -0.47], [-0.46, -0.46, 0.46, 0.46, -0
 # How zlib writes a PNG.
 SMALL, QUICK = {"optimize": True}, {"compress_level": 1}
 RULE = 128  # the grey between the images of a grid
+BETWEEN = 8  # pixels between a starting image and its traversals, and between two blocks of them
 
 
 # ---------------------------------------------------------------------------------------- files
@@ -147,71 +148,87 @@ def traversal_image(images: np.ndarray) -> np.ndarray:
 
 def traversal_figure(
     path: str | Path,
+    starts: np.ndarray,
     images: np.ndarray,
-    nats: np.ndarray | None,
+    nats: np.ndarray,
     values: Sequence[float],
-    names: Sequence[str] | None = None,
+    names: Sequence[str],
     share: str = "KL",
 ) -> None:
-    """Draws traversals [D, T, H, W, C] in [-1, 1]: a row a dimension, in the order given.
+    """Draws latent traversals: a block for each starting image, a row for each dimension.
+
+    The starting image stands to the left of the first row of its block. Dimensions with less than
+    ACTIVE_NATS, but for the first, are left out, and a line below says how many they are.
 
     Args:
       path: the PNG to write.
-      images: row i shows the dimension `names[i]` moved through `values`, the others held.
-      nats: [D] what each dimension carries; None or NaN where nobody knows.
-      values: [T] what the dimension is set to.
-      names: [D] row labels; r0, r1, ... when None.
-      share: what `nats` are, such as the KL of each dimension to its prior.
+      starts: [S, H, W, C] in [-1, 1], the real images whose codes are traversed.
+      images: [S, D, T, H, W, C] in [-1, 1]; the rows of a block are in falling order of `nats`.
+      nats: [D], what each dimension carries.
+      values: [T], what the dimension is set to.
+      names: [D], row labels.
+      share: what `nats` are, such as the KL divergence of each dimension from its prior.
 
-    Rows with less than `ACTIVE_NATS` have grey labels. Raises ValueError if lengths disagree.
+    Raises ValueError if lengths disagree.
     """
-    images = _shrink(np.asarray(images, np.float32), 256)
-    rows, steps = images.shape[:2]
-    names, nats = _rows(rows, names, nats)
-    if len(values) != steps:
-        raise ValueError(f"the traversals have {steps} columns, but there are {len(values)} values")
-    grid = traversal_image(images)
-    scale = max(1, round(128 / images.shape[3]))  # whole numbers keep the sprites' edges crisp
-    high, wide = grid.shape[0] * scale, grid.shape[1] * scale
-    left, top, margin = 190, 60, 24
-    width, height = wide + left + margin, high + top + margin
-    pixels = np.broadcast_to(grid, (*grid.shape[:2], 3)).repeat(scale, 0).repeat(scale, 1)
-    # Labels stand beside the middle of their row and above the middle of their column.
-    ys = (margin + high * (1 - (np.arange(rows) + 0.5) / rows)) / height
-    xs = (left + wide * (np.arange(steps) + 0.5) / steps) / width
-    side, above = (left - 14) / width, (margin + high + 12) / height
+    count, dims, steps = np.shape(images)[:3]
+    for what, expected, given in (
+        ("starting images", count, starts),
+        ("names", dims, names),
+        ("shares", dims, nats),
+        ("values", steps, values),
+    ):
+        if len(given) != expected:
+            raise ValueError(f"the traversals need {expected} {what}, not {len(given)}")
+    rows = max(1, int(np.sum(np.asarray(nats) >= ACTIVE_NATS)))
+    starts, shown = (_shrink(np.asarray(x, np.float32), 256) for x in (starts, images[:, :rows]))
+    blocks = [_block(start, block) for start, block in zip(starts, shown, strict=True)]
+    scale = max(1, round(128 / shown.shape[4]))  # whole numbers keep the sprites' edges crisp
+    gap = np.full((BETWEEN, *blocks[0].shape[1:]), 255, np.uint8)
+    grid = np.concatenate([part for block in blocks for part in (block, gap)][:-1])
+    grid = np.broadcast_to(grid, (*grid.shape[:2], 3)).repeat(scale, 0).repeat(scale, 1)
+    left, top, below, margin = 150, 60, 54, 24
+    height, width = top + below + len(grid), left + margin + grid.shape[1]
+    cell = scale * (shown.shape[4] + 2)
+    first = scale * (shown.shape[4] + BETWEEN)  # where the traversals begin, right of the start
+    tall = scale * (len(blocks[0]) + BETWEEN)
     with canvas(path, width / DPI, height / DPI) as figure:
-        figure.figimage(pixels, left, margin)
-        for name, carried, y in zip(names, nats, ys, strict=True):
-            label = name if np.isnan(carried) else f"{name}  {share} {carried:.2f}"
-            colour = "#9a9a9a" if carried < ACTIVE_NATS else INK
-            figure.text(side, y, label, ha="right", va="center", color=colour)
-        figure.text(side, above, "set to", ha="right", va="bottom", color=GREY)
-        for value, x in zip(values, xs, strict=True):
+        figure.figimage(grid, left, below)
+        for i in range(count):
+            for j, (name, carried) in enumerate(zip(names[:rows], nats[:rows], strict=True)):
+                y = 1 - (top + i * tall + (j + 0.5) * cell) / height
+                label = f"{name}  {share} {carried:.2f}"
+                figure.text((left - 14) / width, y, label, ha="right", va="center", color=INK)
+        above = 1 - (top - 12) / height
+        centre = (left + (first - BETWEEN * scale) / 2) / width
+        figure.text(centre, above, "real image", ha="center", va="bottom", color=GREY)
+        for k, value in enumerate(values):
+            x = (left + first + (k + 0.5) * cell) / width
             figure.text(x, above, f"{value:+.1f}", ha="center", va="bottom", color=GREY)
+        if rows < dims:
+            count = dims - rows
+            silent = f"{count} dimension{'s carry' if count > 1 else ' carries'} nothing"
+            figure.text(left / width, 18 / height, silent, ha="left", va="bottom", color=GREY)
 
 
-def _rows(
-    rows: int, names: Sequence[str] | None, nats: np.ndarray | None
-) -> tuple[Sequence[str], np.ndarray]:
-    """The name and share of each row, where None stands for r0, r1, ... and for NaN."""
-    names = [f"r{i}" for i in range(rows)] if names is None else names
-    nats = np.full(rows, np.nan) if nats is None else np.asarray(nats, float)
-    if (len(names), len(nats)) != (rows, rows):
-        raise ValueError(f"{rows} traversals, but {len(names)} names and {len(nats)} shares")
-    return names, nats
+def _block(start: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """A starting image [H, W, C] beside its traversals [D, T, H, W, C]: uint8 [H', W', C]."""
+    grid = traversal_image(images)
+    column = np.full((len(grid), start.shape[1] + BETWEEN, grid.shape[2]), 255, np.uint8)
+    column[: len(start), : start.shape[1]] = tile(start[None], 1)
+    return np.concatenate([column, grid], axis=1)
 
 
 def _shrink(images: np.ndarray, most: int) -> np.ndarray:
-    """Averages blocks of pixels of [D, T, H, W, C] until W is at most `most`.
+    """Averages blocks of pixels of [..., H, W, C] until W is at most `most`.
 
     Ten columns of 1,024 pixels would be a file that no page wants to hold.
     """
-    d, t, h, w, c = images.shape
+    *others, h, w, c = images.shape
     factor = -(-w // most)
     h, w = h // factor, w // factor
-    blocks = images[:, :, : h * factor, : w * factor].reshape(d, t, h, factor, w, factor, c)
-    return blocks.mean(axis=(3, 5))
+    blocks = images[..., : h * factor, : w * factor, :].reshape(*others, h, factor, w, factor, c)
+    return blocks.mean(axis=(-4, -2))
 
 
 # ------------------------------------------------------------------------------------- matrices

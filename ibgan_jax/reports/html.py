@@ -24,9 +24,10 @@ CAPTIONS = {
     "data, and no two alike: many copies of one image mean that the generator has collapsed.",
     "reconstructions": "Each real image with, below it, what is generated from its representation. "
     "What differs is what the representation does not say.",
-    "traversal": "Each row moves one dimension of the code through the values at the top and "
-    "holds all others. In a disentangled model one row changes one thing: the position, the size, "
-    "the shape. The number says how many nats the dimension carries; grey rows carry nothing.",
+    "traversal": "Each block starts from the code of the real image on its left. Each row sets one "
+    "dimension of that code to the values at the top and keeps the others. In a disentangled model "
+    "one row changes one thing: the position, the size, the shape. The number says how many nats "
+    f"the dimension carries; those with less than {ACTIVE_NATS} nats are left out.",
     "convergence": "Above: what the code carries is at most I_U, and what can be read back from "
     "generated images is at least I_L; the thin lines are the share of each dimension. "
     "Below: the disentanglement score at each evaluation. The dashed line marks the best.",
@@ -50,7 +51,7 @@ TERMS = (
     ("I_L, lower bound", "E[log q(z|x)] + H(z): so much of z can surely be read from the image."),
     ("ELBO", "E[log p(x|z)] - KL(q(z|x) || p(z)), a VAE's lower bound of log p(x). In nats."),
     ("active dimension", "one whose code has a variance of 0.05 or more over the data set; only "
-     f"these get votes. In traversals a grey label means a KL below {ACTIVE_NATS} nats."),
+     "these get votes."),
     ("FactorVAE score", "how well the code dimension that varies least gives away the factor that "
      "was held, from chance (1 / number of factors) to 1."),
     ("MIG", "mutual information gap: by how much the best dimension beats the second for each "
@@ -138,6 +139,7 @@ def write_report(
     notes: Sequence[str],
     software: Mapping[str, object] | None = None,
     tables: Sequence[tuple[str, Sequence[Sequence[Cell]]]] = (),
+    links: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Writes one self-contained page about a run, or about many.
 
@@ -150,6 +152,7 @@ def write_report(
       scores: `scores.json`: metric -> {"value", "interval" (low, high), "protocol", and the rest}.
       notes: remarks. software: package versions, commit, device.
       tables: (heading, rows); the first row holds the heads, a cell may be (text, file beside it).
+      links: (text, file beside it) of other pages about the same run.
 
     Everything is escaped. Raises UserError naming a missing figure, before anything is written.
     """
@@ -165,7 +168,7 @@ def write_report(
     page = PAGE.substitute(
         title=escape(title),
         style=STYLE,
-        summary=_pairs(summary, "cards"),
+        summary=_pairs(summary, "cards") + _links(links),
         body="\n".join(section for section in sections if section),
     )
     with atomic(path) as temporary:
@@ -204,6 +207,11 @@ def _pairs(pairs: Sequence[tuple[str, object]], kind: str) -> str:
         for label, value in pairs
     )
     return f'<dl class="{kind}">\n{rows}\n</dl>' if rows else ""
+
+
+def _links(links: Sequence[tuple[str, str]]) -> str:
+    items = ", ".join(f'<a href="{escape(file)}">{escape(text)}</a>' for text, file in links)
+    return f"\n<p>See also {items}.</p>" if items else ""
 
 
 def _list(notes: Sequence[str]) -> str:

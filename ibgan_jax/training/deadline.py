@@ -15,13 +15,13 @@ START, GROUP = "start", "group"
 # What a piece may take longer than the longest so far.
 MARGIN = 1.5
 # Seconds that pieces are guessed to take before one was measured: (the first, each further one),
-# and the part of the limit that none is guessed to exceed. A report is what it takes besides its
-# scores.
+# and the part of the limit that none is guessed to exceed. A report is what its two pages take
+# besides their scores.
 GUESSES = {
     timing.SCORES: (15.0, 5.0, 0.1),
     timing.SAVES: (2.0, 1.0, 0.02),
     timing.PICTURES: (2.0, 0.5, 0.02),
-    timing.REPORT: (20.0, 8.0, 0.2),
+    timing.REPORT: (25.0, 12.0, 0.2),
     timing.TABLE: (5.0, 5.0, 0.1),
 }
 # A report that was planned is still made where it is likely to end so many seconds late.
@@ -74,7 +74,7 @@ class Deadline:
         first, further, share = GUESSES.get(piece, (0.0, 0.0, 0.0))
         guess = min(first + (count - 1) * further, share * 60 * self.minutes * count)
         if piece == timing.REPORT:
-            guess += self.estimate(timing.SCORES, count) + self._cold
+            guess += self.estimate(timing.SCORES, 2 * count) + self._cold
         return guess
 
     def likely(self, piece: str, count: int = 1) -> float:

@@ -27,6 +27,7 @@ SCORE, DISTANCE = "score/factor_vae", "score/fid"
 TRAINING_KEY, EVALUATION_KEY = 0, 1
 BOUND_DRAWS, BOUND_BATCH = 10_000, 1_000
 ACTIVE_VARIANCE = 0.05
+REALS = 64  # real images that a report shows, or picks from
 # What takes minutes (dci by boosted trees, beta_vae) is for those who ask for it.
 METRICS = ("factor_vae", "mig", "dci:linear", "sap", "modularity")
 QUICK = ("factor_vae", "mig")  # what a light run ends with
@@ -218,14 +219,19 @@ def history(run: Run, workdir: Workdir) -> dict[str, Any]:
 
 
 def progress_images(run: Run, state: TrainState) -> dict[str, np.ndarray]:
-    """Sample and traversal pictures uint8 [H, W, C]."""
-    shares = _shares(run, state)
+    """Makes pictures uint8 [H, W, C]: samples, and the latent traversals of one real image."""
+    images, _ = reports.traversals(
+        run.generate, run.represent, state.variables, _shares(run, state), starts(run, 1)
+    )
     return {
         "samples": reports.tile(reports.samples(run.generate, state.variables, run.model), 8),
-        "traversals": reports.traversal_image(
-            reports.traversals(run.generate, state.variables, shares)[0]
-        ),
+        "traversals": reports.traversal_image(images[0]),
     }
+
+
+def starts(run: Run, count: int = reports.STARTS) -> np.ndarray:
+    """Real images [count, H, W, C] whose codes are traversed: the same, unlike ones every time."""
+    return reports.unlike(run.dataset.examples(some(run.dataset.size, REALS)), count)
 
 
 def _shares(run: Run, state: TrainState) -> np.ndarray:

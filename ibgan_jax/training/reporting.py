@@ -30,16 +30,29 @@ INFORMATION = {"lower_bound": "I_L", "upper_bound": "I_U", "elbo": "ELBO"}  # on
 
 
 def finish(run: Run, workdir: Workdir, log: Callable[[str], Any] = print) -> None:
-    """What training ends with: the newest checkpoint scored on fresh votes, and its report.
+    """Scores what training ends with on fresh votes, and draws its pages.
 
-    A light run gets its quick scores alone: --mode=evaluate and --mode=report make the rest.
+    They are about the best checkpoint and about the newest one, in this order: when the newest one
+    has its page, all is done. A light run gets the quick scores of the newest one alone:
+    --mode=evaluate and --mode=report make the others.
     """
     light = run.config.train.light
     names = evaluation.QUICK if light and data.has_factors(run.dataset.name) else None
     restored = trained.restore(run, workdir, None, log)
+    if not light:
+        _report_best(run, workdir, restored.step, log)
     evaluation.evaluate(run, workdir, None, log, names, restored=restored)
     if not light:
         report(run, workdir, restored.step, log, restored)
+
+
+def _report_best(run: Run, workdir: Workdir, newest: int, log: Callable[[str], Any]) -> None:
+    """Scores and draws the best checkpoint in a folder of its own, if it is not the newest one."""
+    best = evaluation.history(run, workdir).get("best_step", newest)
+    if best != newest and best in trained.steps(workdir):
+        restored = trained.restore(run, workdir, best, log)
+        evaluation.evaluate(run, workdir.best, best, log, restored=restored)
+        report(run, workdir.best, best, log, restored)
 
 
 def is_done(run: Run, workdir: Workdir, step: int) -> bool:
@@ -85,9 +98,10 @@ def _report(
     folder, records = workdir.figures, read_metrics(workdir.metrics)
     model, variables = run.model, restored.variables
     nats = np.asarray(scores[model.share]["value"])
-    images, order = reports.traversals(run.generate, variables, nats)
+    starts = evaluation.starts(run)
+    images, order = reports.traversals(run.generate, run.represent, variables, nats, starts)
     names = [f"{model.symbol}{i}" for i in range(len(nats))]
-    reals = np.asarray(run.dataset.examples(evaluation.some(run.dataset.size, 64)))
+    reals = np.asarray(run.dataset.examples(evaluation.some(run.dataset.size, evaluation.REALS)))
     samples = reports.samples(run.generate, variables, model)
     pairs = reports.reconstructions(
         run.generate, run.represent, variables, reals[: 3 * reports.ROW]
@@ -96,6 +110,7 @@ def _report(
         return  # what follows is drawn of arrays that are here
     reports.traversal_figure(
         folder / "traversals.png",
+        starts,
         images,
         nats[order],
         reports.TRAVERSAL.tolist(),
@@ -161,6 +176,8 @@ def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], restored: Tr
         ),
         ("active dimensions", scores["active_dimensions"]["value"]),
     ]
+    links, of_best = _beside(workdir, training.get("best_step"), step)
+    summary[1:1] = of_best
     folder, captions = workdir.figures, reports.CAPTIONS
     figures = [
         (folder / "traversals.png", "Latent traversals", captions["traversal"]),
@@ -184,11 +201,37 @@ def _write_page(run: Run, workdir: Workdir, scores: dict[str, Any], restored: Tr
     named = {name: entry for name, entry in scores.items() if "value" in entry}
     reports.write_report(
         workdir.report,
-        f"{run.config.model} on {run.config.dataset.name}, seed {run.config.seed}",
+        f"{run.config.model} on {run.config.dataset.name}, seed {run.config.seed}, step {step:,}",
         summary,
         figures,
         recorded["config"],
         named,
         notes,
         {**recorded["versions"], **recorded["device"], "commit": recorded["commit"]},
+        links=links,
     )
+
+
+def _beside(
+    workdir: Workdir, best: int | None, step: int
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Links the pages of the best and the newest checkpoint, from the page of `step`.
+
+    Returns:
+      (text, relative path) of the other page, and the card (label, value) of the best checkpoint's
+      score; both empty where there is no other page.
+    """
+    if workdir.report != workdir.path / workdir.report.name:  # this is the best one's
+        return [("the newest checkpoint of this run", f"../{workdir.report.name}")], []
+    other = workdir.best
+    try:
+        scores = other.read_scores()
+    except UserError:  # damaged
+        scores = None
+    about = scores and scores["run"]["checkpoint_step"]
+    if about in (None, step) or about != best or not other.report.exists():
+        return [], []
+    path = other.report.relative_to(workdir.path).as_posix()
+    value = f"{scores['factor_vae']['value']:.3f}" if "factor_vae" in scores else "none"
+    link = (f"the best checkpoint of this run, {best:,}", path)
+    return [link], [("its best checkpoint, fresh votes", value)]

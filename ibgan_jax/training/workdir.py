@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import hashlib
 import importlib.metadata
@@ -42,6 +43,15 @@ class Workdir:
         self.timing = self.path / "timing.json"
         self.diverged = self.path / "diverged.json"
         self.study = self.path / "study.json"  # of a folder of runs
+
+    @property
+    def best(self) -> Workdir:
+        """This run again, with scores, figures and page of its best checkpoint in best/."""
+        beside = copy.copy(self)
+        folder = self.path / "best"
+        beside.scores, beside.report = folder / self.scores.name, folder / self.report.name
+        beside.figures = folder / self.figures.name
+        return beside
 
     def create(self) -> None:
         """Raises UserError when the folder, or one that belongs in it, cannot be written."""
@@ -156,6 +166,7 @@ class Workdir:
             return
         temporary = path.with_name(f".{path.name}.tmp")
         with self.explained():
+            path.parent.mkdir(exist_ok=True)
             with open(temporary, "w") as file:
                 json.dump(content, file, indent=2)
                 file.flush()
