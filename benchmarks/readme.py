@@ -175,7 +175,8 @@ def trials(results: Path) -> str:
     The score is the highest over the trial's evaluations, with the step that it was reached at; the
     dimensions are those active there.
     """
-    lines = [["trial", "seed", "settings that differ", "steps", "best", "at step", "active", "last"]]
+    heads = ["trial", "seed", "settings that differ", "steps", "best", "at step", "active", "last"]
+    lines = [heads]
     for path in sorted(results.glob("trials/*.json")):
         made = read(path)["trials"]
         base = made[0]["settings"]
@@ -239,7 +240,8 @@ def main(argv: Sequence[str], root: Path = ROOT) -> int:
             return 2
         names = ", ".join(changed)
         if changed and options.check:
-            print(f"{page} is not what results/ says: {names}; python -m benchmarks.readme makes it")
+            remedy = "python -m benchmarks.readme makes it"
+            print(f"{page} is not what results/ says: {names}; {remedy}")
             status = 1
         elif changed:
             with atomic(path) as temporary:
