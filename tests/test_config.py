@@ -44,6 +44,7 @@ def test_dsprites_is_the_papers_run():
         "encoder_batch_norm": False,
         "shared_front": False,
         "initializer": "normal",
+        "arc": False,
     }
     assert config["hparams"] == {
         "beta": 0.141,
@@ -56,6 +57,7 @@ def test_dsprites_is_the_papers_run():
         "noise_steps": 100_000.0,
         "label_low": 1.0,
         "label_high": 1.0,
+        "information": 1.0,
         "kl_guard": 100.0,
         "kl_guard_above": 20.0,
     }

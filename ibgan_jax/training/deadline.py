@@ -21,7 +21,7 @@ GUESSES = {
     timing.SCORES: (15.0, 5.0, 0.1),
     timing.SAVES: (2.0, 1.0, 0.02),
     timing.PICTURES: (2.0, 0.5, 0.02),
-    timing.REPORT: (25.0, 12.0, 0.2),
+    timing.REPORT: (20.0, 7.0, 0.2),
     timing.TABLE: (5.0, 5.0, 0.1),
 }
 # A report that was planned is still made where it is likely to end so many seconds late.
