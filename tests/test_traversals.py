@@ -55,8 +55,13 @@ def test_traversal_figure_says_how_many_dimensions_carry_nothing(tmp_path, monke
     *_, part = drawn_traversals(tmp_path / "b.png", dims=3, nats=(2.4, 0.04, 0.0))
     assert "2 dimensions carry nothing" in texts
     assert len(part) == len(whole) - 2 * 2 * 2 * 66  # two rows less in each of two blocks
-    drawn_traversals(tmp_path / "c.png", nats=(0.04, 0.0))  # the first stays
+    drawn_traversals(tmp_path / "c.png", nats=(2.4, 0.0))
     assert "1 dimension carries nothing" in texts
+    texts.clear()
+    drawn_traversals(tmp_path / "d.png", nats=(0.04, 0.0))  # the first one is drawn
+    assert "2 dimensions carry nothing" in texts
+    assert any(text.startswith("r0") for text in texts)
+    assert not any(text.startswith("r1") for text in texts)
 
 
 def test_traversal_figure_shrinks_large_images_and_refuses_lengths_that_disagree(tmp_path):

@@ -158,7 +158,8 @@ def traversal_figure(
     """Draws latent traversals: a block for each starting image, a row for each dimension.
 
     The starting image stands to the left of the first row of its block. Dimensions with less than
-    ACTIVE_NATS, but for the first, are left out, and a line below says how many they are.
+    ACTIVE_NATS are left out, and a line below says how many they are. If all have less, the first
+    one is drawn.
 
     Args:
       path: the PNG to write.
@@ -180,7 +181,8 @@ def traversal_figure(
     ):
         if len(given) != expected:
             raise ValueError(f"the traversals need {expected} {what}, not {len(given)}")
-    rows = max(1, int(np.sum(np.asarray(nats) >= ACTIVE_NATS)))
+    silent = int(np.sum(np.asarray(nats) < ACTIVE_NATS))
+    rows = max(1, dims - silent)
     starts, shown = (_shrink(np.asarray(x, np.float32), 256) for x in (starts, images[:, :rows]))
     blocks = [_block(start, block) for start, block in zip(starts, shown, strict=True)]
     scale = max(1, round(128 / shown.shape[4]))  # whole numbers keep the sprites' edges crisp
@@ -205,10 +207,9 @@ def traversal_figure(
         for k, value in enumerate(values):
             x = (left + first + (k + 0.5) * cell) / width
             figure.text(x, above, f"{value:+.1f}", ha="center", va="bottom", color=GREY)
-        if rows < dims:
-            count = dims - rows
-            silent = f"{count} dimension{'s carry' if count > 1 else ' carries'} nothing"
-            figure.text(left / width, 18 / height, silent, ha="left", va="bottom", color=GREY)
+        if silent:
+            text = f"{silent} dimension{'s carry' if silent > 1 else ' carries'} nothing"
+            figure.text(left / width, 18 / height, text, ha="left", va="bottom", color=GREY)
 
 
 def _block(start: np.ndarray, images: np.ndarray) -> np.ndarray:
