@@ -67,10 +67,27 @@ def on_arc(r):
     return np.sqrt(2) * jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
 
 
+def shuffled(x):
+    """Makes 2 x 2 pixels of the channels (row, column, c) of each place of [B, H, W, 4 C]."""
+    batch, height, width, depth = x.shape
+    pixels = jnp.zeros((batch, 2 * height, 2 * width, depth // 4), x.dtype)
+    for i, part in enumerate(jnp.split(x, 4, -1)):
+        pixels = pixels.at[:, i // 2 :: 2, i % 2 :: 2].set(part)
+    return pixels
+
+
+def unshuffled(x):
+    """Undoes `shuffled`."""
+    return jnp.concatenate([x[:, a::2, b::2] for a in range(2) for b in range(2)], -1)
+
+
 def generator(params, stats, r):
     new = {}
     layers = [partial(dense, params[f"Dense_{i}"]) for i in range(2)]
-    for i, (size, stride) in enumerate([(3, 1), (3, 1), (4, 2), (4, 2)]):
+    geometry = [(3, 1), (3, 1), (4, 2), (4, 2)]
+    if "ConvTranspose_4" not in params:
+        geometry.pop()
+    for i, (size, stride) in enumerate(geometry):
         layers.append(
             lambda x, i=i, size=size, stride=stride: conv_transpose(
                 params[f"ConvTranspose_{i}"], x, size, stride, 1
@@ -83,7 +100,8 @@ def generator(params, stats, r):
         x = relu(x)
         if i == 1:
             x = x.reshape(len(x), 8, 8, -1)
-    return jnp.tanh(conv_transpose(params["ConvTranspose_4"], x, 4, 2, 1)), new
+    x = conv_transpose(params[f"ConvTranspose_{len(geometry)}"], x, 4, 2, 1)
+    return jnp.tanh(x if x.shape[1] == 64 else shuffled(x)), new
 
 
 def conv_blocks(params, stats, x, geometry, first_normalised):
@@ -98,15 +116,17 @@ def conv_blocks(params, stats, x, geometry, first_normalised):
     return x, new
 
 
-def front(params, stats, x):
+def front(params, stats, x, pixel_shuffle):
+    x = unshuffled(x) if pixel_shuffle else x
     if not params:
         return x, {}
-    return conv_blocks(params, stats, x, STRIDED, False)
+    return conv_blocks(params, stats, x, STRIDED[pixel_shuffle:], False)
 
 
 def head(params, stats, x):
-    if x.shape[1] == 64:
-        geometry, first_normalised = (*STRIDED, (3, 1, 1), (8, 1, 0)), False
+    if x.shape[1] > 8:
+        strided = STRIDED if x.shape[1] == 64 else STRIDED[1:]
+        geometry, first_normalised = (*strided, (3, 1, 1), (8, 1, 0)), False
     else:
         geometry, first_normalised = ((3, 1, 1), (3, 1, 1), (8, 1, 0)), True
     blocks = "ConvBlocks_0"
@@ -143,8 +163,8 @@ def produce(psi, theta, stats, eps, z):
     return x, kl, {"encoder": e_stats, "generator": g_stats}
 
 
-def discriminate(w, stats, x):
-    features, front_stats = front(w["front"], stats["front"], x)
+def discriminate(w, stats, x, pixel_shuffle):
+    features, front_stats = front(w["front"], stats["front"], x, pixel_shuffle)
     logits, head_stats = head(w["head"], stats["head"], features)
     return jax.nn.sigmoid(logits[:, 0]), features, {"front": front_stats, "head": head_stats}
 
@@ -158,10 +178,10 @@ def losses(model, params, stats, images, key, hparams):
     real = corrupted(images, level * noise_real)
     labels = hparams["label_low"] + (hparams["label_high"] - hparams["label_low"]) * uniform
 
-    w, phi = params["discriminator"], params["reconstructor"]
-    d_generated, features, d_stats = discriminate(w, stats["discriminator"], generated)
+    w, phi, shuffle = params["discriminator"], params["reconstructor"], model.pixel_shuffle
+    d_generated, features, d_stats = discriminate(w, stats["discriminator"], generated, shuffle)
     z_mean, q_stats = head(phi, stats["reconstructor"], features)
-    d_real, features, new["discriminator"] = discriminate(w, d_stats, real)
+    d_real, features, new["discriminator"] = discriminate(w, d_stats, real, shuffle)
     _, new["reconstructor"] = head(phi, q_stats, features)
 
     upper = jnp.mean(jnp.sum(kl, -1))

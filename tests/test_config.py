@@ -45,6 +45,7 @@ def test_dsprites_is_the_papers_run():
         "shared_front": False,
         "initializer": "normal",
         "arc": False,
+        "pixel_shuffle": False,
     }
     assert config["hparams"] == {
         "beta": 0.141,
@@ -52,6 +53,7 @@ def test_dsprites_is_the_papers_run():
         "lr_generator": 5e-5,
         "lr_reconstructor": 5e-5,
         "lr_discriminator": 1e-6,
+        "momentum": 0.9,
         "noise_start": 1.0,
         "noise_end": 0.0,
         "noise_steps": 100_000.0,

@@ -17,7 +17,8 @@ BATCH = 4
 VARIANTS = {
     "own trunks": {},
     "shared front": {"shared_front": True, "encoder_batch_norm": True, "channels": 3},
-    "arc": {"arc": True},
+    "arc and pixel shuffle": {"arc": True, "pixel_shuffle": True},
+    "shared shuffled front": {"shared_front": True, "pixel_shuffle": True, "channels": 3},
 }
 HPARAMS = {
     "plain": {"noise": 0.0},

@@ -23,6 +23,7 @@ DEFAULT_HPARAMS = {
     "lr_generator": 5e-5,
     "lr_reconstructor": 5e-5,
     "lr_discriminator": 1e-6,
+    "momentum": 0.9,
     "noise_start": 1.0,
     "noise_end": 0.0,
     "noise_steps": 100_000.0,
@@ -53,6 +54,8 @@ class Adversarial(Players):
             raise UserError(f"hparams.noise_steps={hparams['noise_steps']} must be 1 or more")
         if hparams["label_low"] > hparams["label_high"]:
             raise UserError("hparams.label_low must not be above hparams.label_high")
+        if hparams["momentum"] >= 1:
+            raise UserError(f"hparams.momentum={hparams['momentum']} must be below 1")
 
     def schedule(self, hparams: Hparams, step: jax.Array) -> Hparams:
         """Adds `noise`: sigma falls linearly from noise_start to noise_end over noise_steps.

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from ibgan_jax.networks.convolution import Conv, ConvTranspose, Initializer
 from ibgan_jax.networks.normalisation import BatchNorm
+from ibgan_jax.networks.patches import to_blocks, to_pixels
 
 SLOPE = 0.2  # of the leaky ReLU
 
@@ -32,12 +33,15 @@ class Generator(nn.Module):
       channels: of the images.
       kernel_init: of all weights.
       arc: whether the first layer takes `on_arc(r)` instead of r.
+      pixel_shuffle: whether the last layer gives blocks of 2 x 2 pixels, four times as many
+        channels at 32 x 32 (sub-pixel convolution, Shi et al. 2016), and one layer is left out.
     """
 
     width: int
     channels: int
     kernel_init: Initializer = nn.initializers.normal(0.02)
     arc: bool = False
+    pixel_shuffle: bool = False
 
     @nn.compact
     def __call__(self, r: jax.Array, train: bool) -> jax.Array:
@@ -46,10 +50,13 @@ class Generator(nn.Module):
         for features in (16 * g, 8 * 8 * 4 * g):
             r = BatchNorm()(nn.Dense(features, kernel_init=self.kernel_init)(r), train)
         x = r.reshape(-1, 8, 8, 4 * g)
-        for features, size, stride in ((4 * g, 3, 1), (4 * g, 3, 1), (2 * g, 4, 2), (g, 4, 2)):
+        layers = ((4 * g, 3, 1), (4 * g, 3, 1), (2 * g, 4, 2), (g, 4, 2))
+        for features, size, stride in layers[:-1] if self.pixel_shuffle else layers:
             x = ConvTranspose(features, size, stride, 1, False, self.kernel_init)(x)
             x = BatchNorm()(x, train)
-        x = ConvTranspose(self.channels, 4, 2, 1, kernel_init=self.kernel_init)(x)
+        outputs = self.channels * (4 if self.pixel_shuffle else 1)
+        x = ConvTranspose(outputs, 4, 2, 1, kernel_init=self.kernel_init)(x)
+        x = to_pixels(x, 2, 0, 0) if self.pixel_shuffle else x
         return jnp.tanh(x)  # [B, 64, 64, channels]
 
 
@@ -57,13 +64,20 @@ class ConvBlocks(nn.Module):
     """Convolutions with leaky ReLU. Each block is (features, size, stride, pad, batch_norm).
 
     No block at all is the identity, so a front that is shared by none costs nothing.
+
+    Attributes:
+      blocks: as above.
+      kernel_init: of all weights.
+      unshuffle: whether x is first cut into blocks of 2 x 2 pixels, [B, H / 2, W / 2, 4 C].
     """
 
     blocks: tuple[tuple[int, int, int, int, bool], ...]
     kernel_init: Initializer = nn.initializers.normal(0.02)
+    unshuffle: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = to_blocks(x, 2, 0, 0) if self.unshuffle else x
         for features, size, stride, pad, batch_norm in self.blocks:
             x = Conv(features, size, stride, pad, not batch_norm, self.kernel_init)(x)
             x = BatchNorm(SLOPE)(x, train) if batch_norm else nn.leaky_relu(x, SLOPE)
@@ -92,9 +106,15 @@ class Head(nn.Module):
         return x.reshape(-1, self.outputs)
 
 
-def front_blocks(width: int) -> tuple[tuple[int, int, int, int, bool], ...]:
-    """The three strided blocks, 64 x 64 -> 8 x 8, that D_w and q_phi share on CelebA and Chairs."""
-    return tuple((width * m, 4, 2, 1, m > 1) for m in (1, 2, 4))
+def front_blocks(
+    width: int, pixel_shuffle: bool = False
+) -> tuple[tuple[int, int, int, int, bool], ...]:
+    """The three strided blocks, 64 x 64 -> 8 x 8, that D_w and q_phi share on CelebA and Chairs.
+
+    With `pixel_shuffle` two of them, from blocks of 2 x 2 pixels, 32 x 32.
+    """
+    multiples = (2, 4) if pixel_shuffle else (1, 2, 4)
+    return tuple((width * m, 4, 2, 1, i > 0) for i, m in enumerate(multiples))
 
 
 def head_blocks(width: int, middle: tuple[int, ...]) -> tuple[tuple[int, int, int, int, bool], ...]:
