@@ -9,7 +9,6 @@ changes nothing and fails, naming the table, where a page is not what results/ s
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -18,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import summary
+from benchmarks import summary, trials
 from benchmarks.gpu import plan
+from benchmarks.tables import markdown, read
 from configs import table1
 from ibgan_jax.errors import UserError
 from ibgan_jax.reports import table
@@ -45,20 +45,6 @@ STEP_ROWS = {
     ("lax",): "XLA's own convolutions",
 }
 RUN_COLUMNS = {"best": "best", "median": "median", "last": "last", "factor_vae": "fresh votes"}
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """A table; its first line are the heads."""
-    heads, *rows = (f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([heads, "|" + "---|" * len(lines[0]), *rows]) + "\n"
-
-
-def read(path: Path) -> Any:
-    """JSON. Raises UserError when it cannot be read."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from error
 
 
 def quickstart(results: Path) -> str:
@@ -169,36 +155,15 @@ def _spread(values: Sequence[float]) -> str:
     return f"**{np.mean(values):.2f}** +- {np.std(values, ddof=1):.2f}"
 
 
-def trials(results: Path) -> str:
-    """One line for each trial of results/trials: what differs from the first one, and its scores.
-
-    The score is the highest over the trial's evaluations, with the step that it was reached at; the
-    dimensions are those active there.
-    """
-    heads = ["trial", "seed", "settings that differ", "steps", "best", "at step", "active", "last"]
-    lines = [heads]
-    for path in sorted(results.glob("trials/*.json")):
-        made = read(path)["trials"]
-        base = made[0]["settings"]
-        for trial in made:
-            differing = {k: v for k, v in trial["settings"].items() if v != base.get(k)}
-            gone = {k: "-" for k in base if k not in trial["settings"]}
-            shown = ", ".join(f"{k} {v}" for k, v in {**differing, **gone}.items()) or "the first"
-            best = max(trial["curve"], key=lambda point: point["score"])
-            last = trial["curve"][-1]
-            numbers = [f"{last['step']:,}", f"{best['score']:.2f}", f"{best['step']:,}"]
-            tail = [str(best["active"]), f"{last['score']:.2f}"]
-            lines.append([trial["name"], str(trial["seed"]), shown, *numbers, *tail])
-    return markdown(lines)
-
-
 TABLES: dict[str, Callable[[Path], str]] = {
     "quickstart": quickstart,
     "vaes": vaes,
     "step": step,
     "gpu": gpu,
     "runs": runs,
-    "trials": trials,
+    "recipes": trials.recipes,
+    "settings": trials.settings,
+    "trials": trials.one_by_one,
 }
 
 
