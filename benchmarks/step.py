@@ -5,7 +5,8 @@
 
 Rows: the step on images that lie ready (`bare`), fed from the resident data set as training feeds
 it (`resident`), `bare` in the form that training does not choose (on a CPU `patches`, elsewhere
-`filtered`) and with XLA's own convolutions (`lax`). On a CPU those run outside `lax.scan`, because
+`filtered`) and with XLA's own convolutions (`lax`), and with `network.pixel_shuffle`
+(`pixel shuffle`). On a CPU those run outside `lax.scan`, because
 their gradients collapse inside it; elsewhere inside, for single steps would time the host. Where
 PyTorch is installed for the same
 device, its step too (`pytorch`, and with bfloat16 autocast `pytorch bf16`). All in float32, and on
@@ -86,6 +87,7 @@ def rows(width: int, steps: int, populations: Sequence[int] = ()) -> Rows:
     images = dataset.images(np.arange(BATCH)[:, None])
     batch = dataset.lookup(np.arange(steps * BATCH).reshape(1, steps, BATCH) % dataset.size)
     run = Run(config, model, dataset, distributed.mesh_for(1), hparams)
+    shuffled = dataclasses.replace(run, model=dataclasses.replace(model, pixel_shuffle=True))
     on_cpu = jax.default_backend() == "cpu"
     other = "patches" if on_cpu else "filtered"  # than what training takes
     made: Rows = {
@@ -93,6 +95,7 @@ def rows(width: int, steps: int, populations: Sequence[int] = ()) -> Rows:
         "resident": lambda: resident(run, batch),
         other: lambda: bare(run, images, steps, other),
         "lax": lambda: (step_by_step if on_cpu else bare)(run, images, steps, "lax"),
+        "pixel shuffle": lambda: bare(shuffled, images, steps),
     }
     if not on_cpu:
         others = [name for name in distributed.PRECISIONS if name != distributed.EXACT]

@@ -18,38 +18,57 @@ import numpy as np
 
 from ibgan_jax.training.workdir import Workdir
 
-COLUMNS = ("best", "median", "last", "fresh votes", "active dimensions")
+BEST_AGAIN = "best, fresh votes"
+MINUTES = "minutes"
+COLUMNS = ("best", BEST_AGAIN, "median", "last", "fresh votes", "active dimensions", MINUTES)
 
 
 def row(run: Path) -> dict[str, float]:
-    scores = Workdir(run).read_scores()
+    """What a table shows of a run; a run of an older version has less of it."""
+    workdir = Workdir(run)
+    scores, best = workdir.read_scores(), workdir.best.read_scores()
     training = scores["training"]
-    return {
+    if best is None and training.get("best_step") == scores["run"]["checkpoint_step"]:
+        best = scores  # the newest checkpoint is the best one
+    made = {
         "best": training["best"],
         "median": training["median"],
         "last": training["last"],
         "fresh votes": scores["factor_vae"]["value"],
         "active dimensions": scores["active_dimensions"]["value"],
     }
+    if best is not None:
+        made[BEST_AGAIN] = best["factor_vae"]["value"]
+    if workdir.timing.exists():
+        made[MINUTES] = json.loads(workdir.timing.read_text())["wall_s"] / 60
+    return made
 
 
 def copy(run: Path, out: Path, figures: bool) -> None:
+    """Copies records and, where asked, figures of a run and of its best checkpoint."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "scores.json", "metrics.jsonl"):
-        shutil.copy(run / name, out / name)
-    if figures:
-        for path in sorted((run / "figures").glob("*.png")):
-            shutil.copy(path, out / path.name)
+    for name in ("config.json", "scores.json", "metrics.jsonl", "timing.json", "best/scores.json"):
+        if (run / name).exists():
+            (out / name).parent.mkdir(exist_ok=True)
+            shutil.copy(run / name, out / name)
+    for folder in (".", "best") if figures else ():
+        for path in sorted((run / folder / "figures").glob("*.png")):
+            shutil.copy(path, out / folder / path.name)
 
 
 def markdown(rows: dict[str, dict[str, float]]) -> str:
-    lines = [f"| seed | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    """A table with a line a seed; columns that no run has are left out."""
+    columns = [c for c in COLUMNS if any(c in values for values in rows.values())]
+    lines = [f"| seed | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for seed, values in rows.items():
-        lines.append(f"| {seed} | " + " | ".join(f"{values[c]:.3g}" for c in COLUMNS) + " |")
-    mean = [np.mean([v[c] for v in rows.values()]) for c in COLUMNS]
+        cells = [f"{values[c]:.3g}" if c in values else "-" for c in columns]
+        lines.append(f"| {seed} | {' | '.join(cells)} |")
     if len(rows) > 1:
-        spread = [np.std([v[c] for v in rows.values()], ddof=1) for c in COLUMNS]
-        cells = [f"**{m:.2f}** +- {s:.2f}" for m, s in zip(mean, spread, strict=True)]
+        known = [[v[c] for v in rows.values() if c in v] for c in columns]
+        cells = [
+            f"**{np.mean(x):.2f}** +- {np.std(x, ddof=1):.2f}" if len(x) > 1 else f"{x[0]:.2f}"
+            for x in known
+        ]
         lines.append(f"| mean +- s.d. | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -38,7 +38,7 @@ def test_off_the_cpu_no_program_is_made_twice(monkeypatch):
     monkeypatch.setattr(step.jax, "default_backend", lambda: "gpu")
     there = set(step.rows(1, 2, (4,)))
     ours = {name for name in here if not name.startswith("pytorch")}
-    assert ours == {"bare", "resident", "patches", "lax", "population 4", "vmap 4"}
+    assert ours == {"bare", "resident", "patches", "lax", "pixel shuffle", "population 4", "vmap 4"}
     assert {"filtered", "population 4", "resident float16"} <= there
     assert not {"patches", "vmap 4", "resident float32"} & there
 

@@ -231,6 +231,7 @@ def test_a_record_older_than_a_setting_has_its_default():
         ("hparams.noise_end", math.nan),
         ("hparams.noise_steps", 0.0),
         ("hparams.label_low", 1.5),
+        ("hparams.momentum", 1.0),
         ("population.seeds", (0, -1)),
         ("population.seeds", (2, 2)),
         ("population.seeds", (0.5,)),
