@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
 from ibgan_jax import data, distributed, models
 from ibgan_jax.errors import UserError
+from ibgan_jax.members import AT_ONCE, DRAWS, members, varied
 from ibgan_jax.networks import formulation
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ DATA_DIR = "data"
 FACTS = ("channels", "dataset_size")  # settings of a model that its data set fills in
 _WHAT = ("name", "seed", "model", "network", "dataset")
 KEYS = (*_WHAT, "train", "hparams", "grid", "population", "fid")
-AT_ONCE = "at_once"  # of a population; its other settings are the values that vary
 _PERIODS = ("log_every", "evaluate_every", "checkpoint_every")
 
 
@@ -73,8 +72,8 @@ def base(name: str, model: str) -> ConfigDict:
     config.hparams = ConfigDict(dict(made.hparams))
     config.grid = ConfigDict({name: tuple(values) for name, values in made.grid.items()})
     # How many members train at a time: 0: as fit in memory, -1: as finish within max_minutes.
-    varied = {"seeds": (), **dict.fromkeys(made.hparams, ())}
-    config.population = ConfigDict({AT_ONCE: 0, **varied})
+    values = {"seeds": (), **dict.fromkeys(made.hparams, ())}
+    config.population = ConfigDict({AT_ONCE: 0, DRAWS: 0, **values})
     return config.lock()
 
 
@@ -177,48 +176,6 @@ def _check_fid(config: ConfigDict) -> None:
         raise UserError(f"fid.every={every} must be 0 or a multiple of evaluate_every, {period}")
     if every and not config.fid.classifier:
         raise UserError("fid.every needs fid.classifier=PATH, as --classifier in the README")
-
-
-def varied(config: ConfigDict) -> dict[str, Any]:
-    """The values of a population: of seeds and of each hyperparameter, () where none are named."""
-    return {key: values for key, values in config.population.items() if key != AT_ONCE}
-
-
-def members(config: ConfigDict) -> list[tuple[str, ConfigDict]]:
-    """(folder, config) of every member that `config.population` names; none if it is empty.
-
-    Each value of each hyperparameter comes with each seed; the seeds vary fastest. A member's
-    config is that of a run alone.
-
-    Raises:
-      UserError: something is named twice, too finely for folders' names, or not as a tuple of
-        numbers (of integers for seeds).
-    """
-    named = varied(config)
-    for key, values in named.items():
-        if not isinstance(values, tuple | list):
-            raise UserError(f"population.{key}={values!r} must be a tuple, such as ({values!r},)")
-        kinds = int if key == "seeds" else int | float
-        wrong = [x for x in values if isinstance(x, bool) or not isinstance(x, kinds)]
-        if wrong:
-            raise UserError(f"population.{key}: {wrong[0]!r} is not what it takes, numbers alone")
-        shown = values if key == "seeds" else [f"{value:g}" for value in values]
-        if len(set(shown)) < len(values):
-            raise UserError(f"population.{key}={tuple(values)} names a value twice (to 6 digits)")
-    if not any(named.values()):
-        return []
-    seeds = named.pop("seeds") or (config.seed,)
-    swept = {key: values for key, values in named.items() if values}
-    found = []
-    for chosen in itertools.product(*swept.values()):
-        told = "".join(f"-{key}{value:g}" for key, value in zip(swept, chosen, strict=True))
-        for seed in seeds:
-            member = config.copy_and_resolve_references()
-            member.seed = seed
-            member.hparams.update(dict(zip(swept, map(float, chosen), strict=True)))
-            member.population.update(dict.fromkeys(varied(config), ()))
-            found.append((f"{config.name}-{config.model}{told}-seed{seed}", member))
-    return found
 
 
 def completed(recorded: dict[str, Any]) -> dict[str, Any]:
