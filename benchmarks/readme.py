@@ -164,6 +164,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "recipes": trials.recipes,
     "settings": trials.settings,
     "trials": trials.one_by_one,
+    "unlabelled": trials.unlabelled,
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.tables import markdown, read
+from ibgan_jax.metrics import rank_correlation
 
 Trial = dict[str, Any]
 SEEDS = 3  # as many make a recipe's mean worth a line
@@ -120,4 +121,22 @@ def settings(results: Path) -> str:
             for i in range(min(5, len(few)))
         ]
         lines.append([name, *cells, *[""] * (5 - len(cells))])
+    return markdown(lines)
+
+
+def unlabelled(results: Path) -> str:
+    """One line for each ranking without labels: what it chooses, and how it agrees with the score.
+
+    The members are trials of different recipes. Their score is a FactorVAE score with all votes.
+    """
+    lines = [["ranking", "members", "chooses", "its score", "best score", "rank correlation"]]
+    for path in sorted(results.glob("trials/*-unlabelled.json")):
+        made = read(path)
+        scores = made["factor_vae"]
+        for name in ("udr", "model_centrality"):
+            values = made[name]["values"]
+            best = int(np.argmax(values))
+            agreement = rank_correlation(values, scores)
+            cells = [f"{scores[best]:.2f}", f"{max(scores):.2f}", f"{agreement:+.2f}"]
+            lines.append([name, str(len(scores)), made["names"][best], *cells])
     return markdown(lines)
