@@ -57,18 +57,14 @@ def copy(run: Path, out: Path, figures: bool) -> None:
 
 
 def markdown(rows: dict[str, dict[str, float]]) -> str:
-    """A table with a line a seed; columns that no run has are left out."""
-    columns = [c for c in COLUMNS if any(c in values for values in rows.values())]
+    """A table with a line a seed; columns that some run does not have are left out."""
+    columns = [c for c in COLUMNS if all(c in values for values in rows.values())]
     lines = [f"| seed | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for seed, values in rows.items():
-        cells = [f"{values[c]:.3g}" if c in values else "-" for c in columns]
-        lines.append(f"| {seed} | {' | '.join(cells)} |")
+        lines.append(f"| {seed} | " + " | ".join(f"{values[c]:.3g}" for c in columns) + " |")
     if len(rows) > 1:
-        known = [[v[c] for v in rows.values() if c in v] for c in columns]
-        cells = [
-            f"**{np.mean(x):.2f}** +- {np.std(x, ddof=1):.2f}" if len(x) > 1 else f"{x[0]:.2f}"
-            for x in known
-        ]
+        known = [[values[c] for values in rows.values()] for c in columns]
+        cells = [f"**{np.mean(x):.2f}** +- {np.std(x, ddof=1):.2f}" for x in known]
         lines.append(f"| mean +- s.d. | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

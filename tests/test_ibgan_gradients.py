@@ -20,6 +20,7 @@ VARIANTS = {
     "arc and pixel shuffle": {"arc": True, "pixel_shuffle": True},
     "shared shuffled front": {"shared_front": True, "pixel_shuffle": True, "channels": 3},
 }
+RARE = ("shared shuffled front",)  # made of parts that the others have
 HPARAMS = {
     "plain": {"noise": 0.0},
     "noise": {"noise": 0.5, "beta": 0.7},
@@ -36,7 +37,10 @@ def double():
         yield
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(x, marks=[pytest.mark.slow] * (x in RARE)) for x in VARIANTS],
+)
 def setting(request):
     """(model, params, statistics, images, ours, reference), the last two compiled once."""
     sizes = {"z_dim": 4, "r_dim": 3, "generator_width": 2, "discriminator_width": 2}
