@@ -5,12 +5,11 @@
 
 Rows: the step on images that lie ready (`bare`), fed from the resident data set as training feeds
 it (`resident`), `bare` in the form that training does not choose (on a CPU `patches`, elsewhere
-`filtered`) and with XLA's own convolutions (`lax`), and with `network.pixel_shuffle`
-(`pixel shuffle`). On a CPU those run outside `lax.scan`, because
-their gradients collapse inside it; elsewhere inside, for single steps would time the host. Where
-PyTorch is installed for the same
-device, its step too (`pytorch`, and with bfloat16 autocast `pytorch bf16`). All in float32, and on
-an accelerator also at the other precisions (`resident tf32`, `resident bfloat16`, `pytorch tf32`);
+`filtered`) and with XLA's own convolutions (`lax`). On a CPU those run outside `lax.scan`, because
+their gradients collapse inside it; elsewhere inside, for single steps would time the host. `pixel
+shuffle` is `bare` with `network.pixel_shuffle`. Where PyTorch is installed for the same device, its
+step too (`pytorch`, and with bfloat16 autocast `pytorch bf16`). All in float32, and on an
+accelerator also at the other precisions (`resident tf32`, `resident bfloat16`, `pytorch tf32`);
 there JAX leaves PyTorch memory only with XLA_PYTHON_CLIENT_PREALLOCATE=false in the environment.
 With --population=4,10 also populations of so many members, as they train (`population 4`) and, on
 a CPU, with all of them in one vmap (`vmap 4`), which elsewhere is how they train; in time a member.

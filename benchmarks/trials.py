@@ -17,8 +17,8 @@ from benchmarks.tables import markdown, read
 from ibgan_jax.metrics import rank_correlation
 
 Trial = dict[str, Any]
-SEEDS = 3  # as many make a recipe's mean worth a line
-#: As long as the quickstart, about.
+SEEDS = 3  # A recipe with fewer has no line of its own.
+#: What every short trial of a GPU has at least, and the long ones have twice as much or more.
 STEPS = 18_000
 #: The settings that were drawn at random, and how a value is shown.
 DRAWN: dict[str, Callable[[float], str]] = {
@@ -78,7 +78,7 @@ def recipes(results: Path) -> str:
     for trial in made:
         networks, steps = trial["settings"]["networks"], trial["steps"]
         drawn = tuple((k, show(trial["settings"][k])) for k, show in DRAWN.items())
-        by_recipe.setdefault((networks, steps > 30_000, drawn), []).append(trial)
+        by_recipe.setdefault((networks, steps >= 2 * STEPS, drawn), []).append(trial)
     lines = [["networks", *DRAWN, "steps", "seeds", "best", "each"]]
     groups = [(key, group) for key, group in by_recipe.items() if len(group) >= SEEDS]
     for (networks, _, drawn), group in sorted(
@@ -96,7 +96,7 @@ def recipes(results: Path) -> str:
 def settings(results: Path) -> str:
     """The mean score of all short GPU trials in each fifth of a setting's values.
 
-    The trials have pixel shuffle. Their best score counts that they reached within STEPS steps.
+    The trials have pixel shuffle. What counts is the best score within the first STEPS steps.
     """
     short = [
         trial

@@ -108,3 +108,22 @@ def test_a_folder_of_unpacked_runs_gets_a_row(root):
     rows = [x for x in (root / "README.md").read_text().splitlines() if "dsprites-h100" in x]
     assert len(rows) == 2
     assert "ibgan (hparams.beta=0.5) | dsprites | 1 | 24 | 0.50 | 0.40 | 0.30 | 0.40 |" in rows[1]
+
+
+def test_a_summary_has_the_best_checkpoint_again_and_the_minutes(tmp_path):
+    run = put(tmp_path, 0, 0.5, factor_vae=0.4, active_dimensions=4)
+    run.write_json(run.timing, {"wall_s": 90.0})
+    before = summary.row(run.path)
+    assert before["minutes"] == 1.5
+    assert before["best, fresh votes"] == 0.4  # the newest checkpoint is the best one
+    run.best.scores.parent.mkdir()
+    run.best.write_scores({**run.read_scores(), "factor_vae": {"value": 0.45}})
+    run.best.figures.mkdir()
+    (run.best.figures / "votes.png").write_bytes(b"drawn")
+    made = summary.row(run.path)
+    assert made == {**before, "best, fresh votes": 0.45}
+    summary.copy(run.path, tmp_path / "out", figures=True)
+    assert summary.row(tmp_path / "out") == made
+    assert (tmp_path / "out/best/votes.png").read_bytes() == b"drawn"
+    table = summary.markdown({"0": made, "1": {k: x for k, x in made.items() if k != "minutes"}})
+    assert "best, fresh votes" in table and "minutes" not in table
