@@ -57,6 +57,28 @@ def instance_noise(key: jax.Array, images: jax.Array, level: jax.Array) -> jax.A
     return jnp.clip(images + level * noise, -1.0, 1.0)
 
 
+def moved(key: jax.Array, images: jax.Array, shift: float, zoom: float) -> jax.Array:
+    """Translates and zooms each image [B, H, W, C] at random, with bilinear interpolation.
+
+    Each image is enlarged about its centre exp(N(0, zoom^2)) times, then moved by N(0, shift^2)
+    pixels along either axis. Beyond an edge the edge is repeated.
+    """
+    key_shift, key_zoom = jax.random.split(key)
+    batch, height, width, _ = images.shape
+    offsets = shift * jax.random.normal(key_shift, (2, batch, 1), images.dtype)
+    factors = jnp.exp(zoom * jax.random.normal(key_zoom, (batch, 1), images.dtype))
+
+    def weights(length: int, offset: jax.Array) -> jax.Array:
+        """How much each pixel [.., .., from] counts in each new one: [B, length, length]."""
+        edge = (length - 1) / 2
+        at = jnp.arange(length, dtype=images.dtype) - edge
+        source = jnp.clip((at - offset) / factors, -edge, edge)
+        return jnp.maximum(1.0 - jnp.abs(source[:, :, None] - at), 0.0)
+
+    rows, columns = weights(height, offsets[0]), weights(width, offsets[1])
+    return jnp.einsum("bij,bkl,bjlc->bikc", rows, columns, images)
+
+
 def bernoulli_reconstruction(images: jax.Array, logits: jax.Array) -> jax.Array:
     """-log p(x|z) of Bernoulli pixels: images in [0, 1] and logits, [B, H, W, C] -> [B].
 

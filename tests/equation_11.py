@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.scipy.ndimage import map_coordinates
 
 PLAYERS = ("encoder", "generator", "reconstructor", "discriminator")
 STRIDED = ((4, 2, 1), (4, 2, 1), (4, 2, 1))
@@ -155,6 +156,24 @@ def corrupted(x, noise):
     return jnp.where(x > 1, 1.0, jnp.where(x < -1, -1.0, x))
 
 
+def resampled(key, images, model):
+    """Images as q sees them: each moved and enlarged at random about its centre (bilinear)."""
+    keys = jax.random.split(key)
+    moves = model.shift * jax.random.normal(keys[0], (2, len(images), 1))[..., 0]
+    factors = jnp.exp(model.zoom * jax.random.normal(keys[1], (len(images), 1))[:, 0])
+    at = jnp.arange(64) - 31.5
+
+    def one(image, move, factor):
+        rows, columns = ((at - d) / factor + 31.5 for d in move)
+        grid = jnp.meshgrid(rows, columns, indexing="ij")
+        channels = [
+            map_coordinates(image[..., c], grid, 1, mode="nearest") for c in range(model.channels)
+        ]
+        return jnp.stack(channels, -1)
+
+    return jax.vmap(one)(images, moves.T, factors)
+
+
 def produce(psi, theta, stats, eps, z):
     (mean, log_variance), e_stats = encoder(psi, stats["encoder"], z)
     sigma = jnp.exp(log_variance / 2)
@@ -174,15 +193,25 @@ def losses(model, params, stats, images, key, hparams):
     z, eps, noise_generated, noise_real, uniform = draws(key, model, len(images))
     level = hparams["noise"]
     x, kl, new = produce(params["encoder"], params["generator"], stats, eps, z)
-    generated = corrupted(x, level * noise_generated)
-    real = corrupted(images, level * noise_real)
+    keys = jax.random.split(key, 5)
+    generated, real = (
+        [
+            corrupted(x, level * hparams["noise_discriminator"] * noise),
+            corrupted(resampled(jax.random.fold_in(k, 1), x, model), level * noise),
+        ]
+        for k, x, noise in ((keys[2], x, noise_generated), (keys[3], images, noise_real))
+    )
     labels = hparams["label_low"] + (hparams["label_high"] - hparams["label_low"]) * uniform
 
     w, phi, shuffle = params["discriminator"], params["reconstructor"], model.pixel_shuffle
-    d_generated, features, d_stats = discriminate(w, stats["discriminator"], generated, shuffle)
-    z_mean, q_stats = head(phi, stats["reconstructor"], features)
-    d_real, features, new["discriminator"] = discriminate(w, d_stats, real, shuffle)
-    _, new["reconstructor"] = head(phi, q_stats, features)
+    d_generated, at_generated, d_stats = discriminate(
+        w, stats["discriminator"], generated[0], shuffle
+    )
+    d_real, at_real, new["discriminator"] = discriminate(w, d_stats, real[0], shuffle)
+    if not model.shared_front:
+        at_generated, at_real = (front({}, {}, x, shuffle)[0] for x in (generated[1], real[1]))
+    z_mean, q_stats = head(phi, stats["reconstructor"], at_generated)
+    _, new["reconstructor"] = head(phi, q_stats, at_real)
 
     upper = jnp.mean(jnp.sum(kl, -1))
     guarded = (hparams["beta"] == 0) & (upper >= hparams["kl_guard_above"])

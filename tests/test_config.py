@@ -46,6 +46,8 @@ def test_dsprites_is_the_papers_run():
         "initializer": "normal",
         "arc": False,
         "pixel_shuffle": False,
+        "shift": 0.0,
+        "zoom": 0.0,
     }
     assert config["hparams"] == {
         "beta": 0.141,
@@ -57,6 +59,7 @@ def test_dsprites_is_the_papers_run():
         "noise_start": 1.0,
         "noise_end": 0.0,
         "noise_steps": 100_000.0,
+        "noise_discriminator": 1.0,
         "label_low": 1.0,
         "label_high": 1.0,
         "information": 1.0,

@@ -18,6 +18,7 @@ VARIANTS = {
     "own trunks": {},
     "shared front": {"shared_front": True, "encoder_batch_norm": True, "channels": 3},
     "arc and pixel shuffle": {"arc": True, "pixel_shuffle": True},
+    "moved": {"pixel_shuffle": True, "shift": 2.0, "zoom": 0.3, "channels": 2},
     "shared shuffled front": {"shared_front": True, "pixel_shuffle": True, "channels": 3},
 }
 RARE = ("shared shuffled front",)  # made of parts that the others have
@@ -25,6 +26,7 @@ HPARAMS = {
     "plain": {"noise": 0.0},
     "noise": {"noise": 0.5, "beta": 0.7},
     "little information": {"noise": 0.5, "information": 0.3},
+    "less noise for D": {"noise": 0.5, "noise_discriminator": 0.6},
     "soft labels": {"noise": 0.5, "label_low": 0.7, "label_high": 1.2},
     "guard fires": {"noise": 0.5, "beta": 0.0, "kl_guard_above": 1e-3},
     "guard rests": {"noise": 0.5, "beta": 0.0, "kl_guard_above": 1e3},

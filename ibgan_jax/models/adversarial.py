@@ -2,7 +2,9 @@
 
 min over G, q (and e) and max over D of L_GAN(D, G) - lambda (E[log q(z|x)] - cost), with
 z ~ N(0, I), q_phi a unit-variance Gaussian and the `cost` of making images from z (IB-GAN's
-beta KL(e(r|z) || m(r)), else 0). lambda is `hparams.information`; the paper has 1.
+beta KL(e(r|z) || m(r)), else 0). lambda is `hparams.information`; the paper has 1. D_w and q_phi see
+images with instance noise. Those of q_phi can also be moved at random (`network.shift`,
+`network.zoom`), which no paper has; `docs/recipe.md` says what for.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ DEFAULT_HPARAMS = {
     "noise_start": 1.0,
     "noise_end": 0.0,
     "noise_steps": 100_000.0,
+    "noise_discriminator": 1.0,
     "label_low": 1.0,
     "label_high": 1.0,
     "information": 1.0,
@@ -37,16 +40,36 @@ DEFAULT_HPARAMS = {
 class Adversarial(Players):
     """G_theta(z) against D_w, with q_phi reading z back; IB-GAN puts e_psi between z and G_theta.
 
+    Attributes:
+      shift, zoom: of `objectives.moved`, for the images that q_phi sees in training; shift in
+        pixels. 0 leaves them in their place.
+
     Class attributes:
       sources: the players that make images of z; `produce` says how.
       informed: whether q_phi's gradient goes on to the sources.
     """
+
+    shift: float = 0.0
+    zoom: float = 0.0
 
     hparams: ClassVar[dict] = DEFAULT_HPARAMS
     recipe: ClassVar[dict] = {"steps": 150_000}
     batches = 1
     sources = ("generator",)
     informed = True
+
+    def __post_init__(self) -> None:
+        """Raises UserError naming a setting that cannot be."""
+        super().__post_init__()
+        for name in ("shift", "zoom"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise UserError(f"network.{name}={value} must be 0 or more")
+            if value and self.shared_front:
+                raise UserError(
+                    f"network.{name}={value} moves what the reconstructor sees, so it needs a trunk "
+                    "of its own: network.shared_front=False"
+                )
 
     def check_hparams(self, hparams: dict[str, float]) -> None:
         """Raises UserError naming numbers that do not fit together."""
@@ -56,6 +79,11 @@ class Adversarial(Players):
             raise UserError("hparams.label_low must not be above hparams.label_high")
         if hparams["momentum"] >= 1:
             raise UserError(f"hparams.momentum={hparams['momentum']} must be below 1")
+        if self.shared_front and hparams["noise_discriminator"] != 1:
+            raise UserError(
+                f"hparams.noise_discriminator={hparams['noise_discriminator']} must be 1 where the "
+                "discriminator and the reconstructor share a front: network.shared_front=False"
+            )
 
     def schedule(self, hparams: Hparams, step: jax.Array) -> Hparams:
         """Adds `noise`: sigma falls linearly from noise_start to noise_end over noise_steps.
@@ -78,6 +106,24 @@ class Adversarial(Players):
         del key, hparams
         x, stats = train(self.generator, params["generator"], batch_stats["generator"], z)
         return (x, jnp.zeros((), x.dtype)), ({"generator": stats}, {})
+
+    def seen(self, key: jax.Array, images: jax.Array, hparams: Hparams) -> tuple[jax.Array, ...]:
+        """What D_w and what q_phi see of images [B, H, W, C]: both with the same draw of the noise.
+
+        D_w's has `noise_discriminator` times the level, q_phi's is moved first. Where they share
+        their front it is one and the same, given once.
+
+        Args:
+          key: of these images.
+          hparams: with `noise`, the level.
+        """
+        level = hparams["noise"]
+        by_d = objectives.instance_noise(key, images, level * hparams["noise_discriminator"])
+        if self.shared_front:
+            return (by_d,)
+        if self.shift or self.zoom:
+            images = objectives.moved(jax.random.fold_in(key, 1), images, self.shift, self.zoom)
+        return by_d, objectives.instance_noise(key, images, level)
 
     def gradients(
         self,
@@ -105,22 +151,22 @@ class Adversarial(Players):
           D(G) as probabilities, I_L and what `produce` shows, in nats, the noise level.
         """
         key_z, key_r, key_generated, key_real, key_labels = jax.random.split(key, 5)
-        noise, batch = hparams["noise"], images.shape[0]
+        batch = images.shape[0]
         z = jax.random.normal(key_z, (batch, self.z_dim), images.dtype)
 
         def sources(params: ByPlayer) -> tuple[tuple, tuple]:
             (x, cost), aux = self.produce(params, batch_stats, z, key_r, hparams)
-            return (objectives.instance_noise(key_generated, x, noise), cost), aux
+            return (self.seen(key_generated, x, hparams), cost), aux
 
         (generated, cost), pull_back, (source_stats, shown_sources) = jax.vjp(
             sources, {player: params[player] for player in self.sources}, has_aux=True
         )
-        at_generated, x_cotangent, stats, shown = self._at_generated(
+        at_generated, x_cotangents, stats, shown = self._at_generated(
             params, batch_stats, z, generated, hparams["information"]
         )
-        (source_gradients,) = pull_back((x_cotangent, hparams["information"].astype(cost.dtype)))
+        (source_gradients,) = pull_back((x_cotangents, hparams["information"].astype(cost.dtype)))
 
-        real = objectives.instance_noise(key_real, images, noise)
+        real = self.seen(key_real, images, hparams)
         labels = jax.random.uniform(
             key_labels, (batch,), images.dtype, hparams["label_low"], hparams["label_high"]
         )
@@ -133,7 +179,7 @@ class Adversarial(Players):
         }
         shown |= {
             "loss/discriminator": shown.pop("loss/generated") + shown_real.pop("loss/real"),
-            "noise": noise,
+            "noise": hparams["noise"],
             **shown_sources,
             **shown_real,
         }
@@ -144,22 +190,26 @@ class Adversarial(Players):
         params: ByPlayer,
         batch_stats: ByPlayer,
         z: jax.Array,
-        generated: jax.Array,
+        generated: tuple[jax.Array, ...],
         information: jax.Array,
-    ) -> tuple[ByPlayer, jax.Array, ByPlayer, dict[str, jax.Array]]:
-        """D_w and q_phi at noisy generated images [B, H, W, C] made from z [B, z].
+    ) -> tuple[ByPlayer, tuple[jax.Array, ...], ByPlayer, dict[str, jax.Array]]:
+        """D_w and q_phi at what they see (`seen`) of images [B, H, W, C] made from z [B, z].
 
-        The images' cotangent has q_phi's share `information` times; q_phi's own gradient is whole.
+        The images' cotangents have q_phi's share `information` times; q_phi's own gradient is
+        whole.
 
         Returns:
-          gradients of q_phi and of D_w (their shares), the cotangent of the images for the sources,
-          batch_stats of both players, metrics.
+          gradients of q_phi and of D_w (their shares), the cotangents of `generated` for the
+          sources, batch_stats of both players, metrics.
         """
         w, d_stats = params["discriminator"], batch_stats["discriminator"]
-        features, pull_front, front = _vjp(self.front, w["front"], d_stats["front"], generated)
+        features, pull_front, front = _vjp(self.front, w["front"], d_stats["front"], generated[0])
         logits, pull_head, head = _vjp(self.discriminator, w["head"], d_stats["head"], features)
+        features_q, pull_own = features, None
+        if not self.shared_front:  # then the front has no parameters
+            features_q, pull_own = jax.vjp(lambda x: self.front.apply({}, x, True), generated[1])
         z_mean, pull_q, q_stats = _vjp(
-            self.reconstructor, params["reconstructor"], batch_stats["reconstructor"], features
+            self.reconstructor, params["reconstructor"], batch_stats["reconstructor"], features_q
         )
         d_loss, d_cotangent = _mean_and_gradient(
             lambda x: objectives.adversarial(x[:, 0], 0.0), logits
@@ -173,8 +223,11 @@ class Adversarial(Players):
         front_gradient, _ = pull_front(to_features)
         _, to_features_g = pull_head(g_cotangent)
         q_gradient, to_features_q = pull_q(q_cotangent)
-        wanted = to_features_g + information * to_features_q if self.informed else to_features_g
-        _, x_cotangent = pull_front(wanted)
+        by_q = information * to_features_q if self.informed else jnp.zeros_like(to_features_q)
+        if self.shared_front:
+            x_cotangents = (pull_front(to_features_g + by_q)[1],)
+        else:
+            x_cotangents = (pull_front(to_features_g)[1], *pull_own(by_q))
 
         gradients = {
             "reconstructor": q_gradient,
@@ -188,16 +241,20 @@ class Adversarial(Players):
             "probability/generated": jnp.mean(jax.nn.sigmoid(logits)),
             **self._read_back(z, z_mean),
         }
-        return gradients, x_cotangent, stats, metrics
+        return gradients, x_cotangents, stats, metrics
 
     def _read_back(self, z: jax.Array, z_mean: jax.Array) -> dict[str, jax.Array]:
         """Metrics of what q_phi reads of z, in nats."""
         return {"bounds/lower": jnp.mean(objectives.lower_bound(z, z_mean))}
 
     def _at_real(
-        self, params: ByPlayer, batch_stats: ByPlayer, real: jax.Array, labels: jax.Array
+        self,
+        params: ByPlayer,
+        batch_stats: ByPlayer,
+        real: tuple[jax.Array, ...],
+        labels: jax.Array,
     ) -> tuple[dict, ByPlayer, dict[str, jax.Array]]:
-        """D_w at noisy real images [B, H, W, C] with labels [B].
+        """D_w at what it sees (`seen`) of real images [B, H, W, C], with labels [B].
 
         q_phi sees them only to keep its running statistics current.
 
@@ -207,7 +264,7 @@ class Adversarial(Players):
         d_stats = batch_stats["discriminator"]
 
         def loss(w: dict) -> tuple[jax.Array, tuple]:
-            features, front = train(self.front, w["front"], d_stats["front"], real)
+            features, front = train(self.front, w["front"], d_stats["front"], real[0])
             logits, head = train(self.discriminator, w["head"], d_stats["head"], features)
             value = jnp.mean(objectives.adversarial(logits[:, 0], labels))
             return value, (features, logits, {"front": front, "head": head})
@@ -215,6 +272,8 @@ class Adversarial(Players):
         (value, (features, logits, d_stats)), gradient = jax.value_and_grad(loss, has_aux=True)(
             params["discriminator"]
         )
+        if not self.shared_front:
+            features = self.front.apply({}, real[1], True)
         _, q_stats = train(
             self.reconstructor, params["reconstructor"], batch_stats["reconstructor"], features
         )

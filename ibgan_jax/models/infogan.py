@@ -45,7 +45,7 @@ class InfoGAN(Adversarial):
         """
         key_z, key_noise = jax.random.split(key)
         z = jax.random.normal(key_z, (len(images), self.z_dim))
-        x = objectives.instance_noise(key_noise, self.generate(variables, z), hparams["noise"])
+        x = self.seen(key_noise, self.generate(variables, z), hparams)[-1]
         share = _shares(z, self.reconstruct(variables, x))
         return {"lower_bound": jnp.sum(share), "information": share}
 
