@@ -165,6 +165,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "settings": trials.settings,
     "trials": trials.one_by_one,
     "unlabelled": trials.unlabelled,
+    "mixture": trials.mixture,
 }
 
 

@@ -140,3 +140,19 @@ def unlabelled(results: Path) -> str:
             cells = [f"{scores[best]:.2f}", f"{max(scores):.2f}", f"{agreement:+.2f}"]
             lines.append([name, str(len(scores)), made["names"][best], *cells])
     return markdown(lines)
+
+
+def mixture(results: Path) -> str:
+    """One line for each trial whose mixture of factors was measured: with and without moved images.
+
+    The columns are those that the file of the measurements explains.
+    """
+    head = "trial, score, active, r read back, size with distance from the middle, x, y, size"
+    lines = [head.split(", ")]
+    for path in sorted(results.glob("trials/*-mixture.json")):
+        for trial in read(path)["trials"]:
+            shares = [f"{trial['purity'][factor]:.2f}" for factor in ("x", "y", "size")]
+            values = [trial[key] for key in ("score", "read_back", "size_with_distance")]
+            score, read_back, distance = (f"{value:.2f}" for value in values)
+            lines.append([trial["name"], score, str(trial["active"]), read_back, distance, *shares])
+    return markdown(lines)

@@ -58,24 +58,26 @@ def instance_noise(key: jax.Array, images: jax.Array, level: jax.Array) -> jax.A
 
 
 def moved(key: jax.Array, images: jax.Array, shift: float, zoom: float) -> jax.Array:
-    """Translates and zooms each image [B, H, W, C] at random, with bilinear interpolation.
+    """Translates and zooms each image [B, H, W, C] at random.
 
     Each image is enlarged about its centre exp(N(0, zoom^2)) times, then moved by N(0, shift^2)
-    pixels along either axis. Beyond an edge the edge is repeated.
+    pixels along either axis. Beyond an edge the edge is repeated. Every new pixel is a copy of the
+    nearest old one: interpolation would blur the images that a network is trained on, and those
+    that it is used on later are sharp.
     """
     key_shift, key_zoom = jax.random.split(key)
     batch, height, width, _ = images.shape
     offsets = shift * jax.random.normal(key_shift, (2, batch, 1), images.dtype)
     factors = jnp.exp(zoom * jax.random.normal(key_zoom, (batch, 1), images.dtype))
 
-    def weights(length: int, offset: jax.Array) -> jax.Array:
-        """How much each pixel [.., .., from] counts in each new one: [B, length, length]."""
+    def choice(length: int, offset: jax.Array) -> jax.Array:
+        """1 where a new pixel copies an old one, else 0: [B, length new, length old]."""
+        at = jnp.arange(length, dtype=images.dtype)
         edge = (length - 1) / 2
-        at = jnp.arange(length, dtype=images.dtype) - edge
-        source = jnp.clip((at - offset) / factors, -edge, edge)
-        return jnp.maximum(1.0 - jnp.abs(source[:, :, None] - at), 0.0)
+        source = jnp.clip((at - edge - offset) / factors + edge, 0, length - 1)
+        return (jnp.round(source)[:, :, None] == at).astype(images.dtype)
 
-    rows, columns = weights(height, offsets[0]), weights(width, offsets[1])
+    rows, columns = choice(height, offsets[0]), choice(width, offsets[1])
     return jnp.einsum("bij,bkl,bjlc->bikc", rows, columns, images)
 
 

@@ -157,7 +157,7 @@ def corrupted(x, noise):
 
 
 def resampled(key, images, model):
-    """Images as q sees them: each moved and enlarged at random about its centre (bilinear)."""
+    """Images as q sees them: each enlarged at random about its centre, and moved."""
     keys = jax.random.split(key)
     moves = model.shift * jax.random.normal(keys[0], (2, len(images), 1))[..., 0]
     factors = jnp.exp(model.zoom * jax.random.normal(keys[1], (len(images), 1))[:, 0])
@@ -167,7 +167,7 @@ def resampled(key, images, model):
         rows, columns = ((at - d) / factor + 31.5 for d in move)
         grid = jnp.meshgrid(rows, columns, indexing="ij")
         channels = [
-            map_coordinates(image[..., c], grid, 1, mode="nearest") for c in range(model.channels)
+            map_coordinates(image[..., c], grid, 0, mode="nearest") for c in range(model.channels)
         ]
         return jnp.stack(channels, -1)
 
@@ -196,7 +196,7 @@ def losses(model, params, stats, images, key, hparams):
     keys = jax.random.split(key, 5)
     generated, real = (
         [
-            corrupted(x, level * hparams["noise_discriminator"] * noise),
+            corrupted(x, level * noise),
             corrupted(resampled(jax.random.fold_in(k, 1), x, model), level * noise),
         ]
         for k, x, noise in ((keys[2], x, noise_generated), (keys[3], images, noise_real))

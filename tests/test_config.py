@@ -59,7 +59,6 @@ def test_dsprites_is_the_papers_run():
         "noise_start": 1.0,
         "noise_end": 0.0,
         "noise_steps": 100_000.0,
-        "noise_discriminator": 1.0,
         "label_low": 1.0,
         "label_high": 1.0,
         "information": 1.0,
@@ -240,6 +239,8 @@ def test_a_record_older_than_a_setting_has_its_default():
         ("population.seeds", (0.5,)),
         ("population.beta", ("much",)),
         ("population.beta", (0.1, 0.10000001)),
+        ("network.shift", -1.0),
+        ("network.zoom", math.inf),
         ("train.precision", "half"),
         ("population.beta", (0.1, -0.1)),
         ("population.draws", -1),
@@ -252,6 +253,13 @@ def test_wrong_values_are_named(key, value):
     with pytest.raises(UserError) as caught:
         configs.check(config)
     assert key in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_shared_front_sees_one_image():
+    config = tiny.config()
+    config.network.update({"shared_front": True, "shift": 2.0})
+    with pytest.raises(UserError, match=r"network\.shift=2\.0 .* network\.shared_front=False"):
+        configs.check(config)
 
 
 @pytest.mark.parametrize("key", ["lr_generator", "beta", "noise_start", "label_low"])

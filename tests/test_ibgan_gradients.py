@@ -26,7 +26,6 @@ HPARAMS = {
     "plain": {"noise": 0.0},
     "noise": {"noise": 0.5, "beta": 0.7},
     "little information": {"noise": 0.5, "information": 0.3},
-    "less noise for D": {"noise": 0.5, "noise_discriminator": 0.6},
     "soft labels": {"noise": 0.5, "label_low": 0.7, "label_high": 1.2},
     "guard fires": {"noise": 0.5, "beta": 0.0, "kl_guard_above": 1e-3},
     "guard rests": {"noise": 0.5, "beta": 0.0, "kl_guard_above": 1e3},

@@ -2,8 +2,8 @@
 
 min over G, q (and e) and max over D of L_GAN(D, G) - lambda (E[log q(z|x)] - cost), with
 z ~ N(0, I), q_phi a unit-variance Gaussian and the `cost` of making images from z (IB-GAN's
-beta KL(e(r|z) || m(r)), else 0). lambda is `hparams.information`; the paper has 1. D_w and q_phi see
-images with instance noise. Those of q_phi can also be moved at random (`network.shift`,
+beta KL(e(r|z) || m(r)), else 0). lambda is `hparams.information`; the paper has 1. D_w and q_phi
+see images with instance noise. Those of q_phi can also be moved at random (`network.shift`,
 `network.zoom`), which no paper has; `docs/recipe.md` says what for.
 """
 
@@ -29,7 +29,6 @@ DEFAULT_HPARAMS = {
     "noise_start": 1.0,
     "noise_end": 0.0,
     "noise_steps": 100_000.0,
-    "noise_discriminator": 1.0,
     "label_low": 1.0,
     "label_high": 1.0,
     "information": 1.0,
@@ -67,8 +66,8 @@ class Adversarial(Players):
                 raise UserError(f"network.{name}={value} must be 0 or more")
             if value and self.shared_front:
                 raise UserError(
-                    f"network.{name}={value} moves what the reconstructor sees, so it needs a trunk "
-                    "of its own: network.shared_front=False"
+                    f"network.{name}={value} moves what the reconstructor sees, "
+                    "so it needs a trunk of its own: network.shared_front=False"
                 )
 
     def check_hparams(self, hparams: dict[str, float]) -> None:
@@ -79,11 +78,6 @@ class Adversarial(Players):
             raise UserError("hparams.label_low must not be above hparams.label_high")
         if hparams["momentum"] >= 1:
             raise UserError(f"hparams.momentum={hparams['momentum']} must be below 1")
-        if self.shared_front and hparams["noise_discriminator"] != 1:
-            raise UserError(
-                f"hparams.noise_discriminator={hparams['noise_discriminator']} must be 1 where the "
-                "discriminator and the reconstructor share a front: network.shared_front=False"
-            )
 
     def schedule(self, hparams: Hparams, step: jax.Array) -> Hparams:
         """Adds `noise`: sigma falls linearly from noise_start to noise_end over noise_steps.
@@ -107,23 +101,20 @@ class Adversarial(Players):
         x, stats = train(self.generator, params["generator"], batch_stats["generator"], z)
         return (x, jnp.zeros((), x.dtype)), ({"generator": stats}, {})
 
-    def seen(self, key: jax.Array, images: jax.Array, hparams: Hparams) -> tuple[jax.Array, ...]:
-        """What D_w and what q_phi see of images [B, H, W, C]: both with the same draw of the noise.
+    def seen(self, key: jax.Array, images: jax.Array, noise: jax.Array) -> tuple[jax.Array, ...]:
+        """What D_w and what q_phi see of images [B, H, W, C], with one draw of the noise.
 
-        D_w's has `noise_discriminator` times the level, q_phi's is moved first. Where they share
-        their front it is one and the same, given once.
+        Given once where both see the same. With `shift` or `zoom` q_phi's images are moved first.
 
         Args:
           key: of these images.
-          hparams: with `noise`, the level.
+          noise: the level of the instance noise.
         """
-        level = hparams["noise"]
-        by_d = objectives.instance_noise(key, images, level * hparams["noise_discriminator"])
-        if self.shared_front:
+        by_d = objectives.instance_noise(key, images, noise)
+        if not (self.shift or self.zoom):
             return (by_d,)
-        if self.shift or self.zoom:
-            images = objectives.moved(jax.random.fold_in(key, 1), images, self.shift, self.zoom)
-        return by_d, objectives.instance_noise(key, images, level)
+        images = objectives.moved(jax.random.fold_in(key, 1), images, self.shift, self.zoom)
+        return by_d, objectives.instance_noise(key, images, noise)
 
     def gradients(
         self,
@@ -151,12 +142,12 @@ class Adversarial(Players):
           D(G) as probabilities, I_L and what `produce` shows, in nats, the noise level.
         """
         key_z, key_r, key_generated, key_real, key_labels = jax.random.split(key, 5)
-        batch = images.shape[0]
+        noise, batch = hparams["noise"], images.shape[0]
         z = jax.random.normal(key_z, (batch, self.z_dim), images.dtype)
 
         def sources(params: ByPlayer) -> tuple[tuple, tuple]:
             (x, cost), aux = self.produce(params, batch_stats, z, key_r, hparams)
-            return (self.seen(key_generated, x, hparams), cost), aux
+            return (self.seen(key_generated, x, noise), cost), aux
 
         (generated, cost), pull_back, (source_stats, shown_sources) = jax.vjp(
             sources, {player: params[player] for player in self.sources}, has_aux=True
@@ -166,7 +157,7 @@ class Adversarial(Players):
         )
         (source_gradients,) = pull_back((x_cotangents, hparams["information"].astype(cost.dtype)))
 
-        real = self.seen(key_real, images, hparams)
+        real = self.seen(key_real, images, noise)
         labels = jax.random.uniform(
             key_labels, (batch,), images.dtype, hparams["label_low"], hparams["label_high"]
         )
@@ -179,7 +170,7 @@ class Adversarial(Players):
         }
         shown |= {
             "loss/discriminator": shown.pop("loss/generated") + shown_real.pop("loss/real"),
-            "noise": hparams["noise"],
+            "noise": noise,
             **shown_sources,
             **shown_real,
         }
@@ -206,7 +197,7 @@ class Adversarial(Players):
         features, pull_front, front = _vjp(self.front, w["front"], d_stats["front"], generated[0])
         logits, pull_head, head = _vjp(self.discriminator, w["head"], d_stats["head"], features)
         features_q, pull_own = features, None
-        if not self.shared_front:  # then the front has no parameters
+        if len(generated) == 2:  # then the front has no parameters
             features_q, pull_own = jax.vjp(lambda x: self.front.apply({}, x, True), generated[1])
         z_mean, pull_q, q_stats = _vjp(
             self.reconstructor, params["reconstructor"], batch_stats["reconstructor"], features_q
@@ -224,7 +215,7 @@ class Adversarial(Players):
         _, to_features_g = pull_head(g_cotangent)
         q_gradient, to_features_q = pull_q(q_cotangent)
         by_q = information * to_features_q if self.informed else jnp.zeros_like(to_features_q)
-        if self.shared_front:
+        if pull_own is None:
             x_cotangents = (pull_front(to_features_g + by_q)[1],)
         else:
             x_cotangents = (pull_front(to_features_g)[1], *pull_own(by_q))
@@ -272,7 +263,7 @@ class Adversarial(Players):
         (value, (features, logits, d_stats)), gradient = jax.value_and_grad(loss, has_aux=True)(
             params["discriminator"]
         )
-        if not self.shared_front:
+        if len(real) == 2:
             features = self.front.apply({}, real[1], True)
         _, q_stats = train(
             self.reconstructor, params["reconstructor"], batch_stats["reconstructor"], features

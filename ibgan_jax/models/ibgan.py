@@ -124,7 +124,7 @@ class IBGAN(adversarial.Adversarial):
         z = jax.random.normal(key_z, (len(images), self.z_dim))
         mean, log_variance = self.encoder.apply(variables["encoder"], z, False)
         r = objectives.reparametrise(key_r, mean, log_variance)
-        x = self.seen(key_noise, self.generate(variables, r), hparams)[-1]
+        x = self.seen(key_noise, self.generate(variables, r), hparams["noise"])[-1]
         kl = objectives.gaussian_kl(mean, log_variance)
         lower = objectives.lower_bound(z, self.reconstruct(variables, x))
         return {
