@@ -18,10 +18,10 @@ VARIANTS = {
     "own trunks": {},
     "shared front": {"shared_front": True, "encoder_batch_norm": True, "channels": 3},
     "arc and pixel shuffle": {"arc": True, "pixel_shuffle": True},
-    "moved": {"pixel_shuffle": True, "shift": 2.0, "zoom": 0.3, "channels": 2},
+    "moved": {"arc": True, "pixel_shuffle": True, "shift": 2.0, "zoom": 0.3, "channels": 2},
     "shared shuffled front": {"shared_front": True, "pixel_shuffle": True, "channels": 3},
 }
-RARE = ("shared shuffled front",)  # made of parts that the others have
+RARE = ("arc and pixel shuffle", "shared shuffled front")  # made of parts that the others have
 HPARAMS = {
     "plain": {"noise": 0.0},
     "noise": {"noise": 0.5, "beta": 0.7},
