@@ -102,13 +102,15 @@ class Adversarial(Players):
         return (x, jnp.zeros((), x.dtype)), ({"generator": stats}, {})
 
     def seen(self, key: jax.Array, images: jax.Array, noise: jax.Array) -> tuple[jax.Array, ...]:
-        """What D_w and what q_phi see of images [B, H, W, C], with one draw of the noise.
+        """Adds the instance noise to images [B, H, W, C]: (what D_w sees, what q_phi sees).
 
-        Given once where both see the same. With `shift` or `zoom` q_phi's images are moved first.
+        With `shift` or `zoom` q_phi's images are moved before the same draw of the noise is added.
+        Without them both players see the same images, and the tuple has them once.
 
         Args:
-          key: of these images.
-          noise: the level of the instance noise.
+          key: of these images alone.
+          images: in [-1, 1].
+          noise: the level, `hparams["noise"]` of `schedule`.
         """
         by_d = objectives.instance_noise(key, images, noise)
         if not (self.shift or self.zoom):
