@@ -14,9 +14,8 @@ there JAX leaves PyTorch memory only with XLA_PYTHON_CLIENT_PREALLOCATE=false in
 With --population=4,10 also populations of so many members, as they train (`population 4`) and, on
 a CPU, with all of them in one vmap (`vmap 4`), which elsewhere is how they train; in time a member.
 
-Each round runs every row once; the table gives medians, minima and ratios of medians. Making a row,
-compiling included, stands apart. What --rows leaves out is not made.
-`benchmarks.gpu` is the quick way to compare populations and precisions on a GPU.
+Each round runs every row once; the table has medians, minima and ratios of medians. Compiling a row
+stands apart. `benchmarks.gpu` is the quick way to compare populations and precisions on a GPU.
 """
 
 from __future__ import annotations

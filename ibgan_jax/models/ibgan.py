@@ -117,8 +117,8 @@ class IBGAN(adversarial.Adversarial):
     ) -> dict[str, jax.Array]:
         """I_L, I_U and KL_i in nats over as many draws of z as there are images.
 
-        BatchNorm is in evaluation mode; q_phi reads generated images as in training, with
-        the instance noise in force, as the authors do. The real images [B, H, W, C] themselves are not looked at.
+        q_phi reads generated images that are moved and noisy (`seen`) as in training at this step, but
+        BatchNorm is in evaluation mode. The real images [B, H, W, C] themselves are not looked at.
         """
         key_z, key_r, key_noise = jax.random.split(key, 3)
         z = jax.random.normal(key_z, (len(images), self.z_dim))

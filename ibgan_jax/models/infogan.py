@@ -39,8 +39,8 @@ class InfoGAN(Adversarial):
     ) -> dict[str, jax.Array]:
         """I_L and each dimension's share in it, in nats, over as many draws of z as images.
 
-        BatchNorm is in evaluation mode; q_phi reads generated images as in training, with
-        the instance noise in force. The real images [B, H, W, C] themselves are not looked at.
+        q_phi reads generated images that are moved and noisy (`seen`) as in training at this step, but
+        BatchNorm is in evaluation mode. The real images [B, H, W, C] themselves are not looked at.
         """
         key_z, key_noise = jax.random.split(key)
         z = jax.random.normal(key_z, (len(images), self.z_dim))
