@@ -117,7 +117,7 @@ class IBGAN(adversarial.Adversarial):
     ) -> dict[str, jax.Array]:
         """I_L, I_U and KL_i in nats over as many draws of z as there are images.
 
-        q_phi reads generated images that are moved and noisy (`seen`) as in training at this step, but
+        q_phi reads generated images that are moved and noisy, as `seen` makes them at this step.
         BatchNorm is in evaluation mode. The real images [B, H, W, C] themselves are not looked at.
         """
         key_z, key_r, key_noise = jax.random.split(key, 3)

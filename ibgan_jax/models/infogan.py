@@ -39,7 +39,7 @@ class InfoGAN(Adversarial):
     ) -> dict[str, jax.Array]:
         """I_L and each dimension's share in it, in nats, over as many draws of z as images.
 
-        q_phi reads generated images that are moved and noisy (`seen`) as in training at this step, but
+        q_phi reads generated images that are moved and noisy, as `seen` makes them at this step.
         BatchNorm is in evaluation mode. The real images [B, H, W, C] themselves are not looked at.
         """
         key_z, key_noise = jax.random.split(key)
