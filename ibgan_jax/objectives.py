@@ -57,27 +57,32 @@ def instance_noise(key: jax.Array, images: jax.Array, level: jax.Array) -> jax.A
     return jnp.clip(images + level * noise, -1.0, 1.0)
 
 
-def moved(key: jax.Array, images: jax.Array, shift: float, zoom: float) -> jax.Array:
-    """Translates and zooms each image [B, H, W, C] at random.
+def moved(key: jax.Array, images: jax.Array, shift: tuple[float, float], zoom: float) -> jax.Array:
+    """Translates and zooms each image [B, H, W, C] in [-1, 1] at random.
 
-    Each image is enlarged about its centre exp(N(0, zoom^2)) times, then moved by N(0, shift^2)
-    pixels along either axis. Beyond an edge the edge is repeated. Every new pixel is a copy of the
-    nearest old one: interpolation would blur the images that a network is trained on, and those
-    that it is used on later are sharp.
+    Each image is enlarged exp(N(0, zoom^2)) times about its centre of brightness, so that what it
+    shows stays in place, then moved down and right by N(0, shift^2) pixels, where `shift` has one
+    number for either direction. Beyond an edge the image is mirrored. Every new pixel is a copy of
+    the nearest old one: interpolation would blur the images that a network is trained on, and
+    those that it is used on later are sharp.
     """
     key_shift, key_zoom = jax.random.split(key)
     batch, height, width, _ = images.shape
-    offsets = shift * jax.random.normal(key_shift, (2, batch, 1), images.dtype)
+    offsets = jax.random.normal(key_shift, (2, batch, 1), images.dtype)
     factors = jnp.exp(zoom * jax.random.normal(key_zoom, (batch, 1), images.dtype))
+    brightness = jnp.mean(images, axis=-1) + 1.0
 
-    def choice(length: int, offset: jax.Array) -> jax.Array:
+    def choice(length: int, axis: int) -> jax.Array:
         """1 where a new pixel copies an old one, else 0: [B, length new, length old]."""
         at = jnp.arange(length, dtype=images.dtype)
-        edge = (length - 1) / 2
-        source = jnp.clip((at - edge - offset) / factors + edge, 0, length - 1)
-        return (jnp.round(source)[:, :, None] == at).astype(images.dtype)
+        mass = jnp.sum(brightness, axis=2 - axis) + 1e-6  # that of a black image is in the middle
+        centre = (mass @ at / jnp.sum(mass, axis=1))[:, None]
+        source = (at - centre - shift[axis] * offsets[axis]) / factors + centre
+        cell = jnp.mod(jnp.round(source), 2 * length)
+        mirrored = jnp.minimum(cell, 2 * length - 1 - cell)
+        return (mirrored[:, :, None] == at).astype(images.dtype)
 
-    rows, columns = choice(height, offsets[0]), choice(width, offsets[1])
+    rows, columns = choice(height, 0), choice(width, 1)
     return jnp.einsum("bij,bkl,bjlc->bikc", rows, columns, images)
 
 

@@ -157,25 +157,29 @@ def corrupted(x, noise):
 
 
 def resampled(key, images, model):
-    """Images as q sees them: each enlarged at random about its centre, and moved."""
+    """Images as q sees them: each enlarged at random about its centre of brightness, and moved."""
     keys = jax.random.split(key)
-    moves = model.shift * jax.random.normal(keys[0], (2, len(images), 1))[..., 0]
+    draws = jax.random.normal(keys[0], (2, len(images), 1))[..., 0]
+    moves = jnp.asarray(model.shift)[:, None] * draws
     factors = jnp.exp(model.zoom * jax.random.normal(keys[1], (len(images), 1))[:, 0])
-    at = jnp.arange(64) - 31.5
+    at = jnp.arange(64)
 
     def one(image, move, factor):
-        rows, columns = ((at - d) / factor + 31.5 for d in move)
-        grid = jnp.meshgrid(rows, columns, indexing="ij")
+        bright = jnp.mean(image, -1) + 1
+        mesh = jnp.meshgrid(at, at, indexing="ij")
+        centre = [jnp.sum(x * bright) / jnp.sum(bright) for x in mesh]
+        grid = [(x - c - d) / factor + c for x, c, d in zip(mesh, centre, move, strict=True)]
         channels = [
-            map_coordinates(image[..., c], grid, 0, mode="nearest") for c in range(model.channels)
+            map_coordinates(image[..., c], grid, 0, mode="reflect") for c in range(model.channels)
         ]
         return jnp.stack(channels, -1)
 
     return jax.vmap(one)(images, moves.T, factors)
 
 
-def produce(psi, theta, stats, eps, z):
+def produce(psi, theta, stats, eps, z, awake):
     (mean, log_variance), e_stats = encoder(psi, stats["encoder"], z)
+    mean, log_variance = jnp.where(awake, mean, 0.0), jnp.where(awake, log_variance, 0.0)
     sigma = jnp.exp(log_variance / 2)
     x, g_stats = generator(theta, stats["generator"], mean + sigma * eps)
     kl = -jnp.log(sigma) + (sigma**2 + mean**2) / 2 - 0.5
@@ -192,11 +196,13 @@ def losses(model, params, stats, images, key, hparams):
     """L_D(w), L_GEQ(psi, theta, phi), and everything seen on the way."""
     z, eps, noise_generated, noise_real, uniform = draws(key, model, len(images))
     level = hparams["noise"]
-    x, kl, new = produce(params["encoder"], params["generator"], stats, eps, z)
+    x, kl, new = produce(
+        params["encoder"], params["generator"], stats, eps, z, hparams["awake"] > 0
+    )
     keys = jax.random.split(key, 5)
     generated, real = (
         [
-            corrupted(x, level * noise),
+            corrupted(x, model.noise_for_d * level * noise),
             corrupted(resampled(jax.random.fold_in(k, 1), x, model), level * noise),
         ]
         for k, x, noise in ((keys[2], x, noise_generated), (keys[3], images, noise_real))
@@ -220,7 +226,8 @@ def losses(model, params, stats, images, key, hparams):
     squares = jnp.sum((z - z_mean) ** 2, -1)
     on_real = jnp.mean(-labels * jnp.log(d_real) - (1 - labels) * jnp.log(1 - d_real))
     loss_d = on_real - jnp.mean(jnp.log(1 - d_generated))
-    loss_geq = generator_loss + hparams["information"] * (jnp.mean(squares) / 2 + beta * upper)
+    cost = beta * upper + jnp.sum(jax.nn.relu(hparams["capacity"] - jnp.mean(kl, 0)))
+    loss_geq = generator_loss + hparams["information"] * (jnp.mean(squares) / 2 + cost)
     seen = {
         "loss/discriminator": loss_d,
         "loss/generator": generator_loss,

@@ -46,8 +46,9 @@ def test_dsprites_is_the_papers_run():
         "initializer": "normal",
         "arc": False,
         "pixel_shuffle": False,
-        "shift": 0.0,
+        "shift": (0.0, 0.0),
         "zoom": 0.0,
+        "noise_for_d": 1.0,
     }
     assert config["hparams"] == {
         "beta": 0.141,
@@ -64,6 +65,10 @@ def test_dsprites_is_the_papers_run():
         "information": 1.0,
         "kl_guard": 100.0,
         "kl_guard_above": 20.0,
+        "capacity": 0.0,
+        "cascade_first": 2.0,
+        "cascade_from": 0.0,
+        "cascade_every": 0.0,
     }
     assert (config["train"]["batch_size"], config["train"]["steps"]) == (64, 150_000)
     assert (config["dataset"]["name"], config["dataset"]["source"]) == ("dsprites", "resident")
@@ -239,8 +244,12 @@ def test_a_record_older_than_a_setting_has_its_default():
         ("population.seeds", (0.5,)),
         ("population.beta", ("much",)),
         ("population.beta", (0.1, 0.10000001)),
-        ("network.shift", -1.0),
+        ("network.shift", (2.0, -1.0)),
+        ("network.shift", (2.0,)),
+        ("hparams.cascade_first", 1.5),
+        ("hparams.cascade_first", 0.0),
         ("network.zoom", math.inf),
+        ("network.noise_for_d", -0.5),
         ("train.precision", "half"),
         ("population.beta", (0.1, -0.1)),
         ("population.draws", -1),
@@ -257,8 +266,8 @@ def test_wrong_values_are_named(key, value):
 
 def test_a_shared_front_sees_one_image():
     config = tiny.config()
-    config.network.update({"shared_front": True, "shift": 2.0})
-    with pytest.raises(UserError, match=r"network\.shift=2\.0 .* network\.shared_front=False"):
+    config.network.update({"shared_front": True, "shift": (2.0, 0.0)})
+    with pytest.raises(UserError, match=r"shift=\(2\.0, 0\.0\), .* network\.shared_front=False"):
         configs.check(config)
 
 

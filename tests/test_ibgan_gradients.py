@@ -14,11 +14,13 @@ from equation_11 import PLAYERS, encoder, reference, scattered
 from ibgan_jax.models.ibgan import DEFAULT_HPARAMS, IBGAN
 
 BATCH = 4
+SHUFFLED = {"arc": True, "pixel_shuffle": True}
+TWO_VIEWS = {"shift": (2.0, 3.0), "zoom": 0.3, "noise_for_d": 0.6}
 VARIANTS = {
     "own trunks": {},
     "shared front": {"shared_front": True, "encoder_batch_norm": True, "channels": 3},
-    "arc and pixel shuffle": {"arc": True, "pixel_shuffle": True},
-    "moved": {"arc": True, "pixel_shuffle": True, "shift": 2.0, "zoom": 0.3, "channels": 2},
+    "arc and pixel shuffle": SHUFFLED,
+    "two views": SHUFFLED | {"channels": 2, **TWO_VIEWS},
     "shared shuffled front": {"shared_front": True, "pixel_shuffle": True, "channels": 3},
 }
 RARE = ("arc and pixel shuffle", "shared shuffled front")  # made of parts that the others have
@@ -27,6 +29,8 @@ HPARAMS = {
     "noise": {"noise": 0.5, "beta": 0.7},
     "little information": {"noise": 0.5, "information": 0.3},
     "soft labels": {"noise": 0.5, "label_low": 0.7, "label_high": 1.2},
+    "capacity": {"noise": 0.5, "capacity": 0.4},
+    "cascade": {"noise": 0.5, "capacity": 0.4, "awake": (1.0, 0.0, 1.0)},
     "guard fires": {"noise": 0.5, "beta": 0.0, "kl_guard_above": 1e-3},
     "guard rests": {"noise": 0.5, "beta": 0.0, "kl_guard_above": 1e3},
 }
@@ -59,7 +63,7 @@ def setting(request):
 
 
 def hparams_of(name, **changes):
-    numbers = {**DEFAULT_HPARAMS, **HPARAMS[name], **changes}
+    numbers = {**DEFAULT_HPARAMS, "awake": (1.0,) * 3, **HPARAMS[name], **changes}
     return {k: jnp.asarray(v, jnp.float64) for k, v in numbers.items()}
 
 
@@ -187,3 +191,15 @@ def test_bounds(setting):
     (mean, log_variance), _ = encoder(params["encoder"], {}, z)
     kl = -log_variance / 2 + (jnp.exp(log_variance) + mean**2) / 2 - 0.5
     np.testing.assert_allclose(made["kl"], jnp.mean(kl, 0), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("first", "after", "every", "expected"),
+    [(2, 0, 0, [4, 4, 4, 4, 4]), (1, 100, 50, [1, 1, 2, 3, 4]), (3, 150, 0, [3, 3, 3, 4, 4])],
+)
+def test_dimensions_begin_one_after_another(first, after, every, expected):
+    numbers = {"cascade_first": first, "cascade_from": after, "cascade_every": every}
+    hparams, model = hparams_of("plain", **numbers), IBGAN(r_dim=4)
+    for step, count in zip((0, 99, 100, 150, 200), expected, strict=True):
+        awake = model.schedule(hparams, jnp.asarray(step))["awake"]
+        np.testing.assert_array_equal(awake, np.arange(4) < count)

@@ -125,31 +125,36 @@ class MovedTest(chex.TestCase):
     @variants
     def test_nothing_moves(self):
         images = normal(0, BATCH, 9, 6, 2)
-        np.testing.assert_array_equal(self.moved(images, 0.0, 0.0), images)
+        np.testing.assert_array_equal(self.moved(images, (0.0, 0.0), 0.0), images)
 
     @variants
     def test_one_colour_stays(self):
         images = jnp.broadcast_to(jnp.asarray([-0.5, 1.0]), (BATCH, 8, 12, 2))
-        np.testing.assert_array_equal(self.moved(images, 5.0, 0.5), images)
+        np.testing.assert_array_equal(self.moved(images, (5.0, 5.0), 0.5), images)
 
     @variants
     def test_a_square_moves_and_grows_as_much_as_asked(self):
-        """Centre: N(0, shift^2) pixels on both axes, independent; side: exp(N(0, zoom^2)) times."""
+        """Its centre by N(0, shift^2) pixels, its side exp(N(0, zoom^2)) times, independently."""
         count = 2000
-        image = np.zeros((1, 64, 48, 1), np.float32)
-        image[:, 22:42, 14:34] = 1.0  # the centre of the image, 20 x 20 pixels
+        image = np.full((1, 64, 48, 1), -1.0, np.float32)
+        image[:, 14:34, 16:36] = 1.0  # 20 x 20 pixels, not in the middle of the image
         images = jnp.broadcast_to(image, (count, *image.shape[1:]))
-        mass = np.asarray(self.moved(images, 3.0, 0.1))[..., 0]
+        mass = (np.asarray(self.moved(images, (3.0, 1.5), 0.1))[..., 0] + 1) / 2
         assert set(np.unique(mass)) == {0.0, 1.0}  # nothing is blurred
         area = mass.sum((1, 2))
-        down = (mass.sum(2) @ np.arange(64)) / area - 31.5
-        right = (mass.sum(1) @ np.arange(48)) / area - 23.5
+        down = (mass.sum(2) @ np.arange(64)) / area - 23.5
+        right = (mass.sum(1) @ np.arange(48)) / area - 25.5
         grown = np.log(area / 400) / 2
-        for seen, spread in ((down, 3.0), (right, 3.0), (grown, 0.1)):
+        for seen, spread in ((down, 3.0), (right, 1.5), (grown, 0.1)):
             np.testing.assert_allclose(np.mean(seen), 0.0, atol=4 * spread / np.sqrt(count))
             np.testing.assert_allclose(np.std(seen), spread, rtol=0.08)
         off_diagonal = np.corrcoef([down, right, grown]) - np.eye(3)
         np.testing.assert_allclose(off_diagonal, 0.0, atol=4 / np.sqrt(count))
+
+    @variants
+    def test_a_black_image_stays_black(self):
+        images = -jnp.ones((BATCH, 8, 8, 1))
+        np.testing.assert_array_equal(self.moved(images, (2.0, 2.0), 0.5), images)
 
 
 class InstanceNoiseTest(chex.TestCase):

@@ -4,13 +4,13 @@ min over G, q (and e) and max over D of L_GAN(D, G) - lambda (E[log q(z|x)] - co
 z ~ N(0, I), q_phi a unit-variance Gaussian and the `cost` of making images from z (IB-GAN's
 beta KL(e(r|z) || m(r)), else 0). lambda is `hparams.information`; the paper has 1. D_w and q_phi
 see images with instance noise. Those of q_phi can also be moved at random (`network.shift`,
-`network.zoom`), which no paper has; `docs/recipe.md` says what for.
+`network.zoom`) and be noisier than D_w's, which no paper has; `docs/recipe.md` says what for.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -40,16 +40,18 @@ class Adversarial(Players):
     """G_theta(z) against D_w, with q_phi reading z back; IB-GAN puts e_psi between z and G_theta.
 
     Attributes:
-      shift, zoom: of `objectives.moved`, for the images that q_phi sees in training; shift in
-        pixels. 0 leaves them in their place.
+      shift, zoom: of `objectives.moved`, for the images that q_phi sees in training; shift is
+        (down, right) in pixels. 0 leaves them in their place.
+      noise_for_d: the instance noise of D_w's images over that of q_phi's.
 
     Class attributes:
-      sources: the players that make images of z; `produce` says how.
+      sources: the players that make images of z, by `produce`.
       informed: whether q_phi's gradient goes on to the sources.
     """
 
-    shift: float = 0.0
+    shift: tuple[float, float] = (0.0, 0.0)
     zoom: float = 0.0
+    noise_for_d: float = 1.0
 
     hparams: ClassVar[dict] = DEFAULT_HPARAMS
     recipe: ClassVar[dict] = {"steps": 150_000}
@@ -60,15 +62,24 @@ class Adversarial(Players):
     def __post_init__(self) -> None:
         """Raises UserError naming a setting that cannot be."""
         super().__post_init__()
-        for name in ("shift", "zoom"):
-            value = getattr(self, name)
-            if not 0 <= value < float("inf"):
-                raise UserError(f"network.{name}={value} must be 0 or more")
-            if value and self.shared_front:
-                raise UserError(
-                    f"network.{name}={value} moves what the reconstructor sees, "
-                    "so it needs a trunk of its own: network.shared_front=False"
-                )
+        shift = self.shift
+        if not (isinstance(shift, tuple) and len(shift) == 2 and all(map(_is_spread, shift))):
+            raise UserError(
+                f"network.shift={shift} must be two numbers of 0 or more: (down, right)"
+            )
+        for name in ("zoom", "noise_for_d"):
+            if not _is_spread(getattr(self, name)):
+                raise UserError(f"network.{name}={getattr(self, name)} must be a number, 0 or more")
+        if self.two_views and self.shared_front:
+            raise UserError(
+                f"network.shift={shift}, zoom={self.zoom} and noise_for_d={self.noise_for_d} need "
+                "a reconstructor with a trunk of its own: network.shared_front=False"
+            )
+
+    @property
+    def two_views(self) -> bool:
+        """Whether D_w and q_phi see different images in training."""
+        return any(self.shift) or self.zoom != 0 or self.noise_for_d != 1
 
     def check_hparams(self, hparams: dict[str, float]) -> None:
         """Raises UserError naming numbers that do not fit together."""
@@ -104,16 +115,16 @@ class Adversarial(Players):
     def seen(self, key: jax.Array, images: jax.Array, noise: jax.Array) -> tuple[jax.Array, ...]:
         """Adds the instance noise to images [B, H, W, C]: (what D_w sees, what q_phi sees).
 
-        With `shift` or `zoom` q_phi's images are moved before the same draw of the noise is added.
-        Without them both players see the same images, and the tuple has them once.
+        q_phi's images are moved before the same draw of the noise is added. Where both players see
+        the same images (not `two_views`) the tuple has them once.
 
         Args:
           key: of these images alone.
           images: in [-1, 1].
           noise: the level, `hparams["noise"]` of `schedule`.
         """
-        by_d = objectives.instance_noise(key, images, noise)
-        if not (self.shift or self.zoom):
+        by_d = objectives.instance_noise(key, images, self.noise_for_d * noise)
+        if not self.two_views:
             return (by_d,)
         images = objectives.moved(jax.random.fold_in(key, 1), images, self.shift, self.zoom)
         return by_d, objectives.instance_noise(key, images, noise)
@@ -272,6 +283,10 @@ class Adversarial(Players):
         )
         metrics = {"loss/real": value, "probability/real": jnp.mean(jax.nn.sigmoid(logits))}
         return gradient, {"discriminator": d_stats, "reconstructor": q_stats}, metrics
+
+
+def _is_spread(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value < float("inf")
 
 
 def train(module: nn.Module, params: dict, batch_stats: dict, x: jax.Array) -> tuple:

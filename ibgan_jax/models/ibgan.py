@@ -9,6 +9,11 @@ the tables: the reconstruction term of Algorithm 1 has the wrong sign (g_theta a
 zhat away from z) and its g_w swaps the labels of real and generated images, so Eq. 11 and standard
 labels are followed; the generator's loss is the non-saturating one; on dSprites q_phi has a trunk
 of its own.
+
+Two terms that no version of IB-GAN has are off by default; `docs/recipe.md` says what for. With
+`hparams.capacity` I_U's cost is beta KL_i + max(0, capacity - KL_i) for each dimension i of r, so
+that no dimension carries less. `hparams.cascade_*` let the dimensions of r begin one after another
+(the information cascade of Jeong and Song, ICML 2019); until then r_i is noise from m(r).
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from ibgan_jax import objectives
+from ibgan_jax.errors import UserError
 from ibgan_jax.models import adversarial
 from ibgan_jax.models.base import ByPlayer, Hparams
 from ibgan_jax.models.players import INITIALIZERS
@@ -32,6 +38,10 @@ DEFAULT_HPARAMS = {
     "lr_encoder": 5e-5,
     "kl_guard": 100.0,
     "kl_guard_above": 20.0,
+    "capacity": 0.0,
+    "cascade_first": 2.0,
+    "cascade_from": 0.0,
+    "cascade_every": 0.0,
 }
 
 
@@ -72,6 +82,24 @@ class IBGAN(adversarial.Adversarial):
         encoder = self.encoder.init(key_e, jnp.zeros((1, self.z_dim)), True)
         return {"encoder": encoder, **super()._init_sources(key_e, key_g)}
 
+    def check_hparams(self, hparams: dict[str, float]) -> None:
+        """Raises UserError naming numbers that do not fit together."""
+        super().check_hparams(hparams)
+        first = hparams["cascade_first"]
+        if first < 1 or first % 1:
+            raise UserError(f"hparams.cascade_first={first} must be a whole number, 1 or more")
+
+    def schedule(self, hparams: Hparams, step: jax.Array) -> Hparams:
+        """Adds `awake` [r]: 1 for each dimension of r that has begun, else 0.
+
+        The first `cascade_first` begin at once, one more at step `cascade_from` and one every
+        `cascade_every` steps after it. With the default, 0 and 0, all begin at once.
+        """
+        later = jnp.arange(self.r_dim) - hparams["cascade_first"]
+        begins = hparams["cascade_from"] + later * hparams["cascade_every"]
+        awake = (later < 0) | (step >= begins)
+        return {**super().schedule(hparams, step), "awake": awake.astype(jnp.float32)}
+
     def produce(
         self,
         params: ByPlayer,
@@ -81,20 +109,19 @@ class IBGAN(adversarial.Adversarial):
         hparams: Hparams,
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[ByPlayer, dict[str, jax.Array]]]:
         """z -> r ~ e_psi(r|z) -> G_theta(r), at the cost of beta I_U; I_U and KL_i in nats."""
-        (mean, log_variance), e_stats = adversarial.train(
+        posterior, e_stats = adversarial.train(
             self.encoder, params["encoder"], batch_stats["encoder"], z
         )
+        mean, log_variance = (x * hparams["awake"] for x in posterior)
         r = objectives.reparametrise(key, mean, log_variance)
         x, g_stats = adversarial.train(
             self.generator, params["generator"], batch_stats["generator"], r
         )
         kl = objectives.gaussian_kl(mean, log_variance)
-        upper = jnp.mean(jnp.sum(kl, axis=-1))
-        shown = {
-            "bounds/upper": upper,
-            **{f"kl/{i}": mean for i, mean in enumerate(jnp.mean(kl, axis=0))},
-        }
-        cost = self._kl_weight(hparams, upper) * upper
+        upper, each = jnp.mean(jnp.sum(kl, axis=-1)), jnp.mean(kl, axis=0)
+        shown = {"bounds/upper": upper, **{f"kl/{i}": mean for i, mean in enumerate(each)}}
+        missing = jnp.sum(jnp.maximum(hparams["capacity"] - each, 0.0))
+        cost = self._kl_weight(hparams, upper) * upper + missing
         return (x, cost), ({"encoder": e_stats, "generator": g_stats}, shown)
 
     def _kl_weight(self, hparams: Hparams, upper: jax.Array) -> jax.Array:
@@ -122,7 +149,8 @@ class IBGAN(adversarial.Adversarial):
         """
         key_z, key_r, key_noise = jax.random.split(key, 3)
         z = jax.random.normal(key_z, (len(images), self.z_dim))
-        mean, log_variance = self.encoder.apply(variables["encoder"], z, False)
+        posterior = self.encoder.apply(variables["encoder"], z, False)
+        mean, log_variance = (x * hparams["awake"] for x in posterior)
         r = objectives.reparametrise(key_r, mean, log_variance)
         x = self.seen(key_noise, self.generate(variables, r), hparams["noise"])[-1]
         kl = objectives.gaussian_kl(mean, log_variance)
