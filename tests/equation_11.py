@@ -156,11 +156,11 @@ def corrupted(x, noise):
     return jnp.where(x > 1, 1.0, jnp.where(x < -1, -1.0, x))
 
 
-def resampled(key, images, model):
+def resampled(key, images, model, sideways):
     """Images as q sees them: each enlarged at random about its centre of brightness, and moved."""
     keys = jax.random.split(key)
     draws = jax.random.normal(keys[0], (2, len(images), 1))[..., 0]
-    moves = jnp.asarray(model.shift)[:, None] * draws
+    moves = jnp.asarray(model.shift)[:, None] * draws * jnp.stack([1.0, sideways])[:, None]
     factors = jnp.exp(model.zoom * jax.random.normal(keys[1], (len(images), 1))[:, 0])
     at = jnp.arange(64)
 
@@ -203,7 +203,9 @@ def losses(model, params, stats, images, key, hparams):
     generated, real = (
         [
             corrupted(x, model.noise_for_d * level * noise),
-            corrupted(resampled(jax.random.fold_in(k, 1), x, model), level * noise),
+            corrupted(
+                resampled(jax.random.fold_in(k, 1), x, model, hparams["sideways"]), level * noise
+            ),
         ]
         for k, x, noise in ((keys[2], x, noise_generated), (keys[3], images, noise_real))
     )

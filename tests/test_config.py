@@ -69,6 +69,7 @@ def test_dsprites_is_the_papers_run():
         "cascade_first": 2.0,
         "cascade_from": 0.0,
         "cascade_every": 0.0,
+        "cascade_sideways": 1.0,
     }
     assert (config["train"]["batch_size"], config["train"]["steps"]) == (64, 150_000)
     assert (config["dataset"]["name"], config["dataset"]["source"]) == ("dsprites", "resident")

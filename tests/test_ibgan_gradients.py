@@ -30,7 +30,7 @@ HPARAMS = {
     "little information": {"noise": 0.5, "information": 0.3},
     "soft labels": {"noise": 0.5, "label_low": 0.7, "label_high": 1.2},
     "capacity": {"noise": 0.5, "capacity": 0.4},
-    "cascade": {"noise": 0.5, "capacity": 0.4, "awake": (1.0, 0.0, 1.0)},
+    "cascade": {"noise": 0.5, "capacity": 0.4, "awake": (1.0, 0.0, 1.0), "sideways": 2.5},
     "guard fires": {"noise": 0.5, "beta": 0.0, "kl_guard_above": 1e-3},
     "guard rests": {"noise": 0.5, "beta": 0.0, "kl_guard_above": 1e3},
 }
@@ -63,7 +63,8 @@ def setting(request):
 
 
 def hparams_of(name, **changes):
-    numbers = {**DEFAULT_HPARAMS, "awake": (1.0,) * 3, **HPARAMS[name], **changes}
+    scheduled = {"awake": (1.0,) * 3, "sideways": 1.0}
+    numbers = {**DEFAULT_HPARAMS, **scheduled, **HPARAMS[name], **changes}
     return {k: jnp.asarray(v, jnp.float64) for k, v in numbers.items()}
 
 
@@ -199,7 +200,8 @@ def test_bounds(setting):
 )
 def test_dimensions_begin_one_after_another(first, after, every, expected):
     numbers = {"cascade_first": first, "cascade_from": after, "cascade_every": every}
-    hparams, model = hparams_of("plain", **numbers), IBGAN(r_dim=4)
+    hparams, model = hparams_of("plain", **numbers, cascade_sideways=2.0), IBGAN(r_dim=4)
     for step, count in zip((0, 99, 100, 150, 200), expected, strict=True):
-        awake = model.schedule(hparams, jnp.asarray(step))["awake"]
-        np.testing.assert_array_equal(awake, np.arange(4) < count)
+        scheduled = model.schedule(hparams, jnp.asarray(step))
+        np.testing.assert_array_equal(scheduled["awake"], np.arange(4) < count)
+        assert scheduled["sideways"] == (2.0 if step < after else 1.0)

@@ -91,13 +91,14 @@ class Adversarial(Players):
             raise UserError(f"hparams.momentum={hparams['momentum']} must be below 1")
 
     def schedule(self, hparams: Hparams, step: jax.Array) -> Hparams:
-        """Adds `noise`: sigma falls linearly from noise_start to noise_end over noise_steps.
+        """Adds `noise` and `sideways`, which multiplies q_phi's shift to the right.
 
-        The first step counts as iteration 1, as in the authors' code.
+        sigma falls linearly from noise_start to noise_end over noise_steps. The first step counts
+        as iteration 1, as in the authors' code.
         """
         part = jnp.clip((step + 1) / hparams["noise_steps"], 0.0, 1.0)
         noise = hparams["noise_start"] + (hparams["noise_end"] - hparams["noise_start"]) * part
-        return {**hparams, "noise": noise}
+        return {**hparams, "noise": noise, "sideways": jnp.ones_like(noise)}
 
     def produce(
         self,
@@ -112,7 +113,7 @@ class Adversarial(Players):
         x, stats = train(self.generator, params["generator"], batch_stats["generator"], z)
         return (x, jnp.zeros((), x.dtype)), ({"generator": stats}, {})
 
-    def seen(self, key: jax.Array, images: jax.Array, noise: jax.Array) -> tuple[jax.Array, ...]:
+    def seen(self, key: jax.Array, images: jax.Array, hparams: Hparams) -> tuple[jax.Array, ...]:
         """Adds the instance noise to images [B, H, W, C]: (what D_w sees, what q_phi sees).
 
         q_phi's images are moved before the same draw of the noise is added. Where both players see
@@ -121,12 +122,14 @@ class Adversarial(Players):
         Args:
           key: of these images alone.
           images: in [-1, 1].
-          noise: the level, `hparams["noise"]` of `schedule`.
+          hparams: from `schedule`, so with `noise` and `sideways`.
         """
+        noise = hparams["noise"]
         by_d = objectives.instance_noise(key, images, self.noise_for_d * noise)
         if not self.two_views:
             return (by_d,)
-        images = objectives.moved(jax.random.fold_in(key, 1), images, self.shift, self.zoom)
+        shift = (self.shift[0], self.shift[1] * hparams["sideways"])
+        images = objectives.moved(jax.random.fold_in(key, 1), images, shift, self.zoom)
         return by_d, objectives.instance_noise(key, images, noise)
 
     def gradients(
@@ -148,19 +151,19 @@ class Adversarial(Players):
           params, batch_stats: keyed by player.
           images: real ones, [B, 64, 64, channels] in [-1, 1].
           key: of this step alone.
-          hparams: from `schedule`, so with `noise`.
+          hparams: from `schedule`.
 
         Returns:
           gradients keyed by player, batch_stats keyed by player, scalar metrics: losses, D(x) and
           D(G) as probabilities, I_L and what `produce` shows, in nats, the noise level.
         """
         key_z, key_r, key_generated, key_real, key_labels = jax.random.split(key, 5)
-        noise, batch = hparams["noise"], images.shape[0]
+        batch = images.shape[0]
         z = jax.random.normal(key_z, (batch, self.z_dim), images.dtype)
 
         def sources(params: ByPlayer) -> tuple[tuple, tuple]:
             (x, cost), aux = self.produce(params, batch_stats, z, key_r, hparams)
-            return (self.seen(key_generated, x, noise), cost), aux
+            return (self.seen(key_generated, x, hparams), cost), aux
 
         (generated, cost), pull_back, (source_stats, shown_sources) = jax.vjp(
             sources, {player: params[player] for player in self.sources}, has_aux=True
@@ -170,7 +173,7 @@ class Adversarial(Players):
         )
         (source_gradients,) = pull_back((x_cotangents, hparams["information"].astype(cost.dtype)))
 
-        real = self.seen(key_real, images, noise)
+        real = self.seen(key_real, images, hparams)
         labels = jax.random.uniform(
             key_labels, (batch,), images.dtype, hparams["label_low"], hparams["label_high"]
         )
@@ -183,7 +186,7 @@ class Adversarial(Players):
         }
         shown |= {
             "loss/discriminator": shown.pop("loss/generated") + shown_real.pop("loss/real"),
-            "noise": noise,
+            "noise": hparams["noise"],
             **shown_sources,
             **shown_real,
         }

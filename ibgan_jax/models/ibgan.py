@@ -13,7 +13,8 @@ of its own.
 Two terms that no version of IB-GAN has are off by default; `docs/recipe.md` says what for. With
 `hparams.capacity` I_U's cost is beta KL_i + max(0, capacity - KL_i) for each dimension i of r, so
 that no dimension carries less. `hparams.cascade_*` let the dimensions of r begin one after another
-(the information cascade of Jeong and Song, ICML 2019); until then r_i is noise from m(r).
+(the information cascade of Jeong and Song, ICML 2019); until then r_i is noise from m(r). Where
+the first begins alone, a large `cascade_sideways` leaves it only what can be read up and down.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ DEFAULT_HPARAMS = {
     "cascade_first": 2.0,
     "cascade_from": 0.0,
     "cascade_every": 0.0,
+    "cascade_sideways": 1.0,
 }
 
 
@@ -93,12 +95,15 @@ class IBGAN(adversarial.Adversarial):
         """Adds `awake` [r]: 1 for each dimension of r that has begun, else 0.
 
         The first `cascade_first` begin at once, one more at step `cascade_from` and one every
-        `cascade_every` steps after it. With the default, 0 and 0, all begin at once.
+        `cascade_every` steps after it. With the default, 0 and 0, all begin at once. Before
+        `cascade_from`, `sideways` is `cascade_sideways`.
         """
+        after = hparams["cascade_from"]
         later = jnp.arange(self.r_dim) - hparams["cascade_first"]
-        begins = hparams["cascade_from"] + later * hparams["cascade_every"]
-        awake = (later < 0) | (step >= begins)
-        return {**super().schedule(hparams, step), "awake": awake.astype(jnp.float32)}
+        awake = (later < 0) | (step >= after + later * hparams["cascade_every"])
+        sideways = jnp.where(step < after, hparams["cascade_sideways"], 1.0)
+        scheduled = super().schedule(hparams, step)
+        return {**scheduled, "awake": awake.astype(jnp.float32), "sideways": sideways}
 
     def produce(
         self,
@@ -152,7 +157,7 @@ class IBGAN(adversarial.Adversarial):
         posterior = self.encoder.apply(variables["encoder"], z, False)
         mean, log_variance = (x * hparams["awake"] for x in posterior)
         r = objectives.reparametrise(key_r, mean, log_variance)
-        x = self.seen(key_noise, self.generate(variables, r), hparams["noise"])[-1]
+        x = self.seen(key_noise, self.generate(variables, r), hparams)[-1]
         kl = objectives.gaussian_kl(mean, log_variance)
         lower = objectives.lower_bound(z, self.reconstruct(variables, x))
         return {

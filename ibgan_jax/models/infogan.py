@@ -44,7 +44,7 @@ class InfoGAN(Adversarial):
         """
         key_z, key_noise = jax.random.split(key)
         z = jax.random.normal(key_z, (len(images), self.z_dim))
-        x = self.seen(key_noise, self.generate(variables, z), hparams["noise"])[-1]
+        x = self.seen(key_noise, self.generate(variables, z), hparams)[-1]
         share = _shares(z, self.reconstruct(variables, x))
         return {"lower_bound": jnp.sum(share), "information": share}
 
