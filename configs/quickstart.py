@@ -22,12 +22,24 @@ def get_config(model: str = "ibgan"):  # noqa: ANN201
     if "noise_steps" in config.hparams:  # GANs
         config.train.steps = 12_000
         config.train.batch_size = 32
-        config.network.generator_width = 8
-        config.network.discriminator_width = 8
-        config.network.shared_front = True
-        config.hparams.update({"noise_end": 0.35, "noise_steps": 4_500.0})
-        rates = {"lr_generator": 2e-4, "lr_reconstructor": 2e-4, "lr_discriminator": 5e-5}
-        config.hparams.update(rates)
+        config.network.update(
+            {
+                "generator_width": 8,
+                "discriminator_width": 8,
+                "arc": True,
+                "pixel_shuffle": True,
+                "shift": (3.5, 3.5),
+                "zoom": 0.1,
+                "noise_for_d": 0.6,
+            }
+        )
+        config.hparams.update({"noise_start": 0.65, "noise_end": 0.38, "noise_steps": 7_000.0})
+        config.hparams.update({"momentum": 0.0, "information": 0.7, "lr_generator": 2.8e-3})
+        config.hparams.update({"lr_reconstructor": 3.64e-3, "lr_discriminator": 4.667e-4})
     if config.model == "ibgan":
-        config.hparams.update({"lr_encoder": 2e-4, "beta": 0.07})
+        config.network.update({"z_dim": 8, "r_dim": 4})
+        config.hparams.update({"lr_encoder": 8.4e-3, "beta": 0.05})
+        config.hparams.update({"capacity": 0.8, "capacity_steps": 1_000.0})
+        cascade = {"first": 1.0, "from": 1_000.0, "every": 1_000.0, "sideways": 2.5}
+        config.hparams.update({f"cascade_{key}": value for key, value in cascade.items()})
     return config

@@ -228,7 +228,7 @@ def losses(model, params, stats, images, key, hparams):
     squares = jnp.sum((z - z_mean) ** 2, -1)
     on_real = jnp.mean(-labels * jnp.log(d_real) - (1 - labels) * jnp.log(1 - d_real))
     loss_d = on_real - jnp.mean(jnp.log(1 - d_generated))
-    cost = beta * upper + jnp.sum(jax.nn.relu(hparams["capacity"] - jnp.mean(kl, 0)))
+    cost = beta * upper + jnp.sum(jax.nn.relu(hparams["capacity"] - jnp.mean(kl, 0))) / 2
     loss_geq = generator_loss + hparams["information"] * (jnp.mean(squares) / 2 + cost)
     seen = {
         "loss/discriminator": loss_d,

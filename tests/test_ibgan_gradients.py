@@ -205,3 +205,11 @@ def test_dimensions_begin_one_after_another(first, after, every, expected):
         scheduled = model.schedule(hparams, jnp.asarray(step))
         np.testing.assert_array_equal(scheduled["awake"], np.arange(4) < count)
         assert scheduled["sideways"] == (2.0 if step < after else 1.0)
+
+
+def test_the_capacity_grows_when_a_dimension_begins():
+    numbers = {"cascade_first": 1, "cascade_from": 100, "cascade_every": 50}
+    hparams = hparams_of("plain", **numbers, capacity=0.8, capacity_steps=20)
+    for step, expected in ((0, [0, 0, 0]), (105, [0.8, 0.2, 0]), (500, [0.8] * 3)):
+        capacity = IBGAN(r_dim=3).schedule(hparams, jnp.asarray(step))["capacity"]
+        np.testing.assert_allclose(capacity, expected, rtol=1e-6)

@@ -10,11 +10,11 @@ zhat away from z) and its g_w swaps the labels of real and generated images, so 
 labels are followed; the generator's loss is the non-saturating one; on dSprites q_phi has a trunk
 of its own.
 
-Two terms that no version of IB-GAN has are off by default; `docs/recipe.md` says what for. With
-`hparams.capacity` I_U's cost is beta KL_i + max(0, capacity - KL_i) for each dimension i of r, so
-that no dimension carries less. `hparams.cascade_*` let the dimensions of r begin one after another
-(the information cascade of Jeong and Song, ICML 2019); until then r_i is noise from m(r). Where
-the first begins alone, a large `cascade_sideways` leaves it only what can be read up and down.
+Two changes that no version of IB-GAN has are off by default; `docs/recipe.md` says what for. With
+`hparams.capacity` each dimension of r costs max(0, capacity - KL_i) / 2 beside beta KL_i, so that
+none carries less. `hparams.cascade_*` let the dimensions begin one after another (the information
+cascade of Jeong and Song, ICML 2019); until then r_i is noise from m(r). Where the first begins
+alone, a large `cascade_sideways` leaves it only what can be read up and down.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ DEFAULT_HPARAMS = {
     "kl_guard": 100.0,
     "kl_guard_above": 20.0,
     "capacity": 0.0,
+    "capacity_steps": 1.0,
     "cascade_first": 2.0,
     "cascade_from": 0.0,
     "cascade_every": 0.0,
@@ -90,20 +91,27 @@ class IBGAN(adversarial.Adversarial):
         first = hparams["cascade_first"]
         if first < 1 or first % 1:
             raise UserError(f"hparams.cascade_first={first} must be a whole number, 1 or more")
+        if hparams["capacity_steps"] < 1:
+            raise UserError(f"hparams.capacity_steps={hparams['capacity_steps']} must be 1 or more")
 
     def schedule(self, hparams: Hparams, step: jax.Array) -> Hparams:
         """Adds `awake` [r]: 1 for each dimension of r that has begun, else 0.
 
         The first `cascade_first` begin at once, one more at step `cascade_from` and one every
-        `cascade_every` steps after it. With the default, 0 and 0, all begin at once. Before
-        `cascade_from`, `sideways` is `cascade_sideways`.
+        `cascade_every` steps after it. With the default, 0 and 0, all begin at once. Each one's
+        `capacity` [r] grows over `capacity_steps` from there. Before `cascade_from`, `sideways` is
+        `cascade_sideways`.
         """
         after = hparams["cascade_from"]
         later = jnp.arange(self.r_dim) - hparams["cascade_first"]
-        awake = (later < 0) | (step >= after + later * hparams["cascade_every"])
-        sideways = jnp.where(step < after, hparams["cascade_sideways"], 1.0)
-        scheduled = super().schedule(hparams, step)
-        return {**scheduled, "awake": awake.astype(jnp.float32), "sideways": sideways}
+        begins = jnp.where(later < 0, 0.0, after + later * hparams["cascade_every"])
+        grown = jnp.clip((step - begins) / hparams["capacity_steps"], 0.0, 1.0)
+        return {
+            **super().schedule(hparams, step),
+            "awake": (step >= begins).astype(jnp.float32),
+            "capacity": hparams["capacity"] * grown,
+            "sideways": jnp.where(step < after, hparams["cascade_sideways"], 1.0),
+        }
 
     def produce(
         self,
@@ -126,7 +134,7 @@ class IBGAN(adversarial.Adversarial):
         upper, each = jnp.mean(jnp.sum(kl, axis=-1)), jnp.mean(kl, axis=0)
         shown = {"bounds/upper": upper, **{f"kl/{i}": mean for i, mean in enumerate(each)}}
         missing = jnp.sum(jnp.maximum(hparams["capacity"] - each, 0.0))
-        cost = self._kl_weight(hparams, upper) * upper + missing
+        cost = self._kl_weight(hparams, upper) * upper + 0.5 * missing
         return (x, cost), ({"encoder": e_stats, "generator": g_stats}, shown)
 
     def _kl_weight(self, hparams: Hparams, upper: jax.Array) -> jax.Array:
