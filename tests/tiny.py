@@ -39,6 +39,8 @@ LOAD = data.load  # before `shrink` puts another in its place
 SETTINGS = {
     "network.generator_width": 2,
     "network.discriminator_width": 2,
+    "hparams.cascade_from": 4.0,  # so that every dimension of r begins
+    "hparams.cascade_every": 4.0,
     "train.steps": STEPS,
     "train.batch_size": 8,
     "train.steps_per_dispatch": 2,
