@@ -186,7 +186,7 @@ def test_the_default_workdir(small, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "platform", "said"),
     [
-        ([CONFIG, "--config.hparams.bets=1"], "cpu", "hparams has: beta, information"),
+        ([CONFIG, "--config.hparams.bets=1"], "cpu", "hparams has: beta, capacity"),
         ([CONFIG], "cuda", "no device of platform 'cuda'"),
         ([CONFIG, "--config.dataset.dir=/dev/null/data"], "cpu", "/dev/null/data"),
     ],

@@ -209,7 +209,7 @@ def test_fid_and_gilbo_are_scored_beside_the_codes(tmp_path, finished, small, mo
     assert (scores["fid"]["protocol"], scores["fid"]["settings"]["images"]) == ("factor_net", 40)
     assert scores["fid"]["value"] > 0
     assert scores["gilbo"]["protocol"] == "conv_encoder"
-    assert len(scores["gilbo"]["per_dimension"]) == 10
+    assert len(scores["gilbo"]["per_dimension"]) == 4
     # Another data set's network would give numbers that mean nothing.
     other = {**record, "dataset": "noisy_dsprites"}
     factor_classifier.save(tmp_path / "other", params, other)
