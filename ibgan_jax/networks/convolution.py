@@ -88,9 +88,9 @@ _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _lax(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=LAYOUT
-    )
+    dtype = jnp.result_type(x, kernel)  # unlike a product, this takes no two precisions
+    x, kernel, around = x.astype(dtype), kernel.astype(dtype), ((pad, pad), (pad, pad))
+    return lax.conv_general_dilated(x, kernel, (stride, stride), around, dimension_numbers=LAYOUT)
 
 
 def _lax_transpose(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
