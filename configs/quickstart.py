@@ -7,9 +7,10 @@ learning rates without momentum, and what they do beyond the paper is explained 
 q_phi sees images that are moved and resized at random, and the four dimensions of IB-GAN's r begin
 one after another. This tells the model that images show things at a place and of a size, so its
 scores are not to be compared with those of methods without such knowledge. It was tuned for IB-GAN;
-`results/quickstart` has the seeds that were named before. VAEs keep their published recipe and stop
-after 4,000 steps, by which VAE and beta-TCVAE scored 0.64 and 0.63 in one run each
-(`results/dsprites-*-40min`), VAE 0.58 in another (`results/quickstart-vae`).
+InfoGAN and GAN share its settings and have not been trained with them. `results/quickstart` has
+five seeds of IB-GAN. VAEs keep their published recipe and stop after 4,000 steps, by which VAE and
+beta-TCVAE scored 0.64 and 0.63 in one run each (`results/dsprites-*-40min`), VAE 0.58 in another
+(`results/quickstart-vae`).
 """
 
 from ibgan_jax import config as defaults

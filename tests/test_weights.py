@@ -185,13 +185,15 @@ def test_what_comes_back_is_what_was_packed(tmp_path, model, network):
         assert np.max(np.abs(x - exact)) <= 2**-11 * np.max(np.abs(exact))
 
 
-@pytest.mark.parametrize("place", [0.01, 0.3, 0.6, 0.9])
+# A place by its part of the file, and -22, where the record begins that ends a zip file.
+@pytest.mark.parametrize("place", [0.01, 0.3, 0.6, 0.9, -22])
 def test_damaged_weights(unpacked, small, capsys, place):
     path = unpacked / "weights.npz"
     content = bytearray(path.read_bytes())
     whole = bytes(content)
-    content[int(place * len(content))] ^= 4
-    for damaged in (content, whole[: int(place * len(whole))], b"", b"PK\x03\x04 no archive"):
+    at = int(place * len(content)) if place > 0 else len(content) + place
+    content[at] ^= 4
+    for damaged in (content, whole[:at], whole[:-1], b"", b"PK\x03\x04 no archive"):
         path.write_bytes(damaged)
         line = said(capsys, "--mode=evaluate", f"--pretrained={unpacked}")
         assert f"{path} is damaged or no weights.npz" in line

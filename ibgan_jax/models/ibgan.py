@@ -100,7 +100,7 @@ class IBGAN(adversarial.Adversarial):
         The first `cascade_first` begin at once, one more at step `cascade_from` and one every
         `cascade_every` steps after it. With the default, 0 and 0, all begin at once. Each one's
         `capacity` [r] grows over `capacity_steps` from there. Before `cascade_from`, `sideways` is
-        `cascade_sideways`.
+        `cascade_sideways`. `represent` shows a dimension that has not begun as e_psi has it.
         """
         after = hparams["cascade_from"]
         later = jnp.arange(self.r_dim) - hparams["cascade_first"]
