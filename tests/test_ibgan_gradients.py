@@ -207,6 +207,19 @@ def test_dimensions_begin_one_after_another(first, after, every, expected):
         assert scheduled["sideways"] == (2.0 if step < after else 1.0)
 
 
+def test_noise_and_rates_go_on_in_the_late_phase():
+    numbers = {"noise_start": 1.0, "noise_end": 0.4, "noise_steps": 6, "lr_encoder": 8e-3}
+    late = {"late_steps": 4, "late_noise": 0.2, "late_rates": 0.25, "late_rate_for_d": 0.0625}
+    hparams = hparams_of("plain", **numbers, lr_discriminator=2e-4)
+    expected = {2: (0.7, 8e-3, 2e-4), 7: (0.3, 4e-3, 2.5e-5), 50: (0.2, 2e-3, 3.125e-6)}
+    for step, values in expected.items():
+        scheduled = IBGAN().schedule(hparams | late, jnp.asarray(step))
+        named = [scheduled[key] for key in ("noise", "lr_encoder", "lr_discriminator")]
+        np.testing.assert_allclose(named, values, rtol=1e-6)
+    without = IBGAN().schedule(hparams, jnp.asarray(50))
+    assert (without["noise"], without["lr_encoder"]) == (0.4, 8e-3)
+
+
 def test_the_capacity_grows_when_a_dimension_begins():
     numbers = {"cascade_first": 1, "cascade_from": 100, "cascade_every": 50}
     hparams = hparams_of("plain", **numbers, capacity=0.8, capacity_steps=20)

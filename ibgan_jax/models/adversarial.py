@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from ibgan_jax import objectives
 from ibgan_jax.errors import UserError
 from ibgan_jax.models.base import ByPlayer, Hparams
+from ibgan_jax.models.passes import mean_and_gradient, train, vjp
 from ibgan_jax.models.players import Players
 
 DEFAULT_HPARAMS = {
@@ -29,6 +29,10 @@ DEFAULT_HPARAMS = {
     "noise_start": 1.0,
     "noise_end": 0.0,
     "noise_steps": 100_000.0,
+    "late_steps": 0.0,
+    "late_noise": 0.0,
+    "late_rates": 1.0,
+    "late_rate_for_d": 1.0,
     "label_low": 1.0,
     "label_high": 1.0,
     "information": 1.0,
@@ -87,6 +91,9 @@ class Adversarial(Players):
             raise UserError(f"hparams.noise_steps={hparams['noise_steps']} must be 1 or more")
         if hparams["label_low"] > hparams["label_high"]:
             raise UserError("hparams.label_low must not be above hparams.label_high")
+        for name in ("late_rates", "late_rate_for_d"):
+            if not hparams[name]:
+                raise UserError(f"hparams.{name}={hparams[name]} must be above 0")
         if hparams["momentum"] >= 1:
             raise UserError(f"hparams.momentum={hparams['momentum']} must be below 1")
 
@@ -94,11 +101,20 @@ class Adversarial(Players):
         """Adds `noise` and `sideways`, which multiplies q_phi's shift to the right.
 
         sigma falls linearly from noise_start to noise_end over noise_steps. The first step counts
-        as iteration 1, as in the authors' code.
+        as iteration 1, as in the authors' code. Then, over `late_steps` (0, the default: never), it
+        goes on to late_noise, and every learning rate goes to late_rates times its value, D_w's to
+        late_rate_for_d times that, by the same factor at every step.
         """
         part = jnp.clip((step + 1) / hparams["noise_steps"], 0.0, 1.0)
         noise = hparams["noise_start"] + (hparams["noise_end"] - hparams["noise_start"]) * part
-        return {**hparams, "noise": noise, "sideways": jnp.ones_like(noise)}
+        length = hparams["late_steps"]
+        late = jnp.clip((step + 1 - hparams["noise_steps"]) / jnp.maximum(length, 1.0), 0.0, 1.0)
+        late = jnp.where(length > 0, late, 0.0)
+        noise = noise + (hparams["late_noise"] - hparams["noise_end"]) * late
+        rates = {f"lr_{player}": hparams[f"lr_{player}"] for player in self.players}
+        rates = {name: rate * hparams["late_rates"] ** late for name, rate in rates.items()}
+        rates["lr_discriminator"] *= hparams["late_rate_for_d"] ** late
+        return {**hparams, **rates, "noise": noise, "sideways": jnp.ones_like(noise)}
 
     def produce(
         self,
@@ -210,21 +226,21 @@ class Adversarial(Players):
           sources, batch_stats of both players, metrics.
         """
         w, d_stats = params["discriminator"], batch_stats["discriminator"]
-        features, pull_front, front = _vjp(self.front, w["front"], d_stats["front"], generated[0])
-        logits, pull_head, head = _vjp(self.discriminator, w["head"], d_stats["head"], features)
+        features, pull_front, front = vjp(self.front, w["front"], d_stats["front"], generated[0])
+        logits, pull_head, head = vjp(self.discriminator, w["head"], d_stats["head"], features)
         features_q, pull_own = features, None
         if len(generated) == 2:  # then the front has no parameters
             features_q, pull_own = jax.vjp(lambda x: self.front.apply({}, x, True), generated[1])
-        z_mean, pull_q, q_stats = _vjp(
+        z_mean, pull_q, q_stats = vjp(
             self.reconstructor, params["reconstructor"], batch_stats["reconstructor"], features_q
         )
-        d_loss, d_cotangent = _mean_and_gradient(
+        d_loss, d_cotangent = mean_and_gradient(
             lambda x: objectives.adversarial(x[:, 0], 0.0), logits
         )
-        g_loss, g_cotangent = _mean_and_gradient(
+        g_loss, g_cotangent = mean_and_gradient(
             lambda x: objectives.adversarial(x[:, 0], 1.0), logits
         )
-        q_loss, q_cotangent = _mean_and_gradient(lambda x: objectives.reconstruction(z, x), z_mean)
+        q_loss, q_cotangent = mean_and_gradient(lambda x: objectives.reconstruction(z, x), z_mean)
 
         head_gradient, to_features = pull_head(d_cotangent)
         front_gradient, _ = pull_front(to_features)
@@ -290,19 +306,3 @@ class Adversarial(Players):
 
 def _is_spread(value: Any) -> bool:
     return isinstance(value, int | float) and 0 <= value < float("inf")
-
-
-def train(module: nn.Module, params: dict, batch_stats: dict, x: jax.Array) -> tuple:
-    """(outputs, new batch_stats) of a module in training mode."""
-    variables = {"params": params, "batch_stats": batch_stats}
-    outputs, changed = module.apply(variables, x, True, mutable=["batch_stats"])
-    return outputs, changed.get("batch_stats", {})
-
-
-def _vjp(module: nn.Module, params: dict, batch_stats: dict, x: jax.Array) -> tuple:
-    """(outputs, pull-back to (params, x), new batch_stats) in training mode."""
-    return jax.vjp(lambda p, x: train(module, p, batch_stats, x), params, x, has_aux=True)
-
-
-def _mean_and_gradient(loss, x: jax.Array) -> tuple[jax.Array, jax.Array]:  # noqa: ANN001
-    return jax.value_and_grad(lambda x: jnp.mean(loss(x)))(x)

@@ -30,6 +30,7 @@ from ibgan_jax import objectives
 from ibgan_jax.errors import UserError
 from ibgan_jax.models import adversarial
 from ibgan_jax.models.base import ByPlayer, Hparams
+from ibgan_jax.models.passes import train
 from ibgan_jax.models.players import INITIALIZERS
 from ibgan_jax.networks.mlp import StochasticEncoder
 
@@ -122,14 +123,10 @@ class IBGAN(adversarial.Adversarial):
         hparams: Hparams,
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[ByPlayer, dict[str, jax.Array]]]:
         """z -> r ~ e_psi(r|z) -> G_theta(r), at the cost of beta I_U; I_U and KL_i in nats."""
-        posterior, e_stats = adversarial.train(
-            self.encoder, params["encoder"], batch_stats["encoder"], z
-        )
+        posterior, e_stats = train(self.encoder, params["encoder"], batch_stats["encoder"], z)
         mean, log_variance = (x * hparams["awake"] for x in posterior)
         r = objectives.reparametrise(key, mean, log_variance)
-        x, g_stats = adversarial.train(
-            self.generator, params["generator"], batch_stats["generator"], r
-        )
+        x, g_stats = train(self.generator, params["generator"], batch_stats["generator"], r)
         kl = objectives.gaussian_kl(mean, log_variance)
         upper, each = jnp.mean(jnp.sum(kl, axis=-1)), jnp.mean(kl, axis=0)
         shown = {"bounds/upper": upper, **{f"kl/{i}": mean for i, mean in enumerate(each)}}
