@@ -60,10 +60,12 @@ def test_dsprites_is_the_papers_run():
         "noise_start": 1.0,
         "noise_end": 0.0,
         "noise_steps": 100_000.0,
-        "late_steps": 0.0,
         "late_noise": 0.0,
+        "late_noise_steps": 0.0,
         "late_rates": 1.0,
         "late_rate_for_d": 1.0,
+        "late_rates_from": 0.0,
+        "late_rates_steps": 0.0,
         "label_low": 1.0,
         "label_high": 1.0,
         "information": 1.0,
@@ -74,6 +76,7 @@ def test_dsprites_is_the_papers_run():
         "cascade_first": 2.0,
         "cascade_from": 0.0,
         "cascade_every": 0.0,
+        "cascade_last": 0.0,
         "cascade_sideways": 1.0,
     }
     assert (config["train"]["batch_size"], config["train"]["steps"]) == (64, 150_000)

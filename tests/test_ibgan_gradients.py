@@ -195,11 +195,17 @@ def test_bounds(setting):
 
 
 @pytest.mark.parametrize(
-    ("first", "after", "every", "expected"),
-    [(2, 0, 0, [4, 4, 4, 4, 4]), (1, 100, 50, [1, 1, 2, 3, 4]), (3, 150, 0, [3, 3, 3, 4, 4])],
+    ("first", "after", "every", "last", "expected"),
+    [
+        (2, 0, 0, 0, [4, 4, 4, 4, 4]),
+        (1, 100, 50, 0, [1, 1, 2, 3, 4]),
+        (3, 150, 0, 0, [3, 3, 3, 4, 4]),
+        (1, 100, 0, 200, [1, 1, 3, 3, 4]),
+    ],
 )
-def test_dimensions_begin_one_after_another(first, after, every, expected):
+def test_dimensions_begin_one_after_another(first, after, every, last, expected):
     numbers = {"cascade_first": first, "cascade_from": after, "cascade_every": every}
+    numbers["cascade_last"] = last
     hparams, model = hparams_of("plain", **numbers, cascade_sideways=2.0), IBGAN(r_dim=4)
     for step, count in zip((0, 99, 100, 150, 200), expected, strict=True):
         scheduled = model.schedule(hparams, jnp.asarray(step))
@@ -209,9 +215,10 @@ def test_dimensions_begin_one_after_another(first, after, every, expected):
 
 def test_noise_and_rates_go_on_in_the_late_phase():
     numbers = {"noise_start": 1.0, "noise_end": 0.4, "noise_steps": 6, "lr_encoder": 8e-3}
-    late = {"late_steps": 4, "late_noise": 0.2, "late_rates": 0.25, "late_rate_for_d": 0.0625}
+    late = {"late_noise": 0.2, "late_noise_steps": 4, "late_rates": 0.25, "late_rate_for_d": 0.25}
+    late |= {"late_rates_from": 3, "late_rates_steps": 10}
     hparams = hparams_of("plain", **numbers, lr_discriminator=2e-4)
-    expected = {2: (0.7, 8e-3, 2e-4), 7: (0.3, 4e-3, 2.5e-5), 50: (0.2, 2e-3, 3.125e-6)}
+    expected = {2: (0.7, 8e-3, 2e-4), 7: (0.3, 4e-3, 5e-5), 50: (0.2, 2e-3, 1.25e-5)}
     for step, values in expected.items():
         scheduled = IBGAN().schedule(hparams | late, jnp.asarray(step))
         named = [scheduled[key] for key in ("noise", "lr_encoder", "lr_discriminator")]

@@ -29,10 +29,12 @@ DEFAULT_HPARAMS = {
     "noise_start": 1.0,
     "noise_end": 0.0,
     "noise_steps": 100_000.0,
-    "late_steps": 0.0,
     "late_noise": 0.0,
+    "late_noise_steps": 0.0,
     "late_rates": 1.0,
     "late_rate_for_d": 1.0,
+    "late_rates_from": 0.0,
+    "late_rates_steps": 0.0,
     "label_low": 1.0,
     "label_high": 1.0,
     "information": 1.0,
@@ -100,17 +102,21 @@ class Adversarial(Players):
     def schedule(self, hparams: Hparams, step: jax.Array) -> Hparams:
         """Adds `noise` and `sideways`, which multiplies q_phi's shift to the right.
 
-        sigma falls linearly from noise_start to noise_end over noise_steps. The first step counts
-        as iteration 1, as in the authors' code. Then, over `late_steps` (0, the default: never), it
-        goes on to late_noise, and every learning rate goes to late_rates times its value, D_w's to
-        late_rate_for_d times that, by the same factor at every step.
+        sigma falls linearly from noise_start to noise_end over noise_steps, and from there to
+        late_noise over late_noise_steps. The first step counts as iteration 1, as in the authors'
+        code. From late_rates_from on, over late_rates_steps, every learning rate falls by the same
+        factor at every step, to late_rates times its value and D_w's to late_rate_for_d times that.
+        Where late_noise_steps or late_rates_steps is 0, the default, nothing of it happens.
         """
-        part = jnp.clip((step + 1) / hparams["noise_steps"], 0.0, 1.0)
-        noise = hparams["noise_start"] + (hparams["noise_end"] - hparams["noise_start"]) * part
-        length = hparams["late_steps"]
-        late = jnp.clip((step + 1 - hparams["noise_steps"]) / jnp.maximum(length, 1.0), 0.0, 1.0)
-        late = jnp.where(length > 0, late, 0.0)
-        noise = noise + (hparams["late_noise"] - hparams["noise_end"]) * late
+
+        def passed(since: jax.Array, steps: jax.Array) -> jax.Array:
+            share = jnp.clip((step + 1 - since) / jnp.maximum(steps, 1.0), 0.0, 1.0)
+            return jnp.where(steps > 0, share, 0.0)
+
+        start, end, steps = (hparams[f"noise_{key}"] for key in ("start", "end", "steps"))
+        late = passed(steps, hparams["late_noise_steps"])
+        noise = start + (end - start) * passed(0.0, steps) + (hparams["late_noise"] - end) * late
+        late = passed(hparams["late_rates_from"], hparams["late_rates_steps"])
         rates = {f"lr_{player}": hparams[f"lr_{player}"] for player in self.players}
         rates = {name: rate * hparams["late_rates"] ** late for name, rate in rates.items()}
         rates["lr_discriminator"] *= hparams["late_rate_for_d"] ** late

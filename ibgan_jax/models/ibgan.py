@@ -45,6 +45,7 @@ DEFAULT_HPARAMS = {
     "cascade_first": 2.0,
     "cascade_from": 0.0,
     "cascade_every": 0.0,
+    "cascade_last": 0.0,
     "cascade_sideways": 1.0,
 }
 
@@ -99,13 +100,15 @@ class IBGAN(adversarial.Adversarial):
         """Adds `awake` [r]: 1 for each dimension of r that has begun, else 0.
 
         The first `cascade_first` begin at once, one more at step `cascade_from` and one every
-        `cascade_every` steps after it. With the default, 0 and 0, all begin at once. Each one's
-        `capacity` [r] grows over `capacity_steps` from there. Before `cascade_from`, `sideways` is
-        `cascade_sideways`. `represent` shows a dimension that has not begun as e_psi has it.
+        `cascade_every` steps after it. The last one waits for step `cascade_last` where that is
+        later. With the default, 0 for all three, all begin at once. Each one's `capacity` [r] grows
+        over `capacity_steps` from there. Before `cascade_from`, `sideways` is `cascade_sideways`.
+        `represent` shows a dimension that has not begun as e_psi has it.
         """
         after = hparams["cascade_from"]
         later = jnp.arange(self.r_dim) - hparams["cascade_first"]
         begins = jnp.where(later < 0, 0.0, after + later * hparams["cascade_every"])
+        begins = begins.at[-1].max(hparams["cascade_last"])
         grown = jnp.clip((step - begins) / hparams["capacity_steps"], 0.0, 1.0)
         return {
             **super().schedule(hparams, step),
