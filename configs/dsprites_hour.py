@@ -2,12 +2,13 @@
 
     python launch.py --config=configs/dsprites_hour.py[:MODEL]
 
-For IB-GAN it is `configs/quickstart.py`, which see, with a fifth dimension of r and a late phase:
-the learning rates fall, D_w's more than the others', and then the noise does. As there, the model
-is told that images show things at a place and of a size, so its scores are not to be compared with
-those of methods without such knowledge. `docs/recipe.md` has the trials that it comes from; seeds
-named before have not been trained with it yet. InfoGAN and GAN share its settings and have not been
-trained with them. VAEs keep their published recipe and stop after 15,000 steps.
+For IB-GAN it is `configs/quickstart.py`, which see, with a fifth dimension of r, with dimensions
+that are 0 until they begin, and with a late phase: the learning rates fall, D_w's more than the
+others', and then the noise does. As there, the model is told that images show things at a place and
+of a size, so its scores are not to be compared with those of methods without such knowledge.
+`docs/recipe.md` has the trials that it comes from; seeds named before have not been scored with it
+yet. InfoGAN and GAN share its settings and have not been trained with them. VAEs keep their
+published recipe and stop after 15,000 steps.
 """
 
 from configs import quickstart
@@ -20,10 +21,10 @@ def get_config(model: str = "ibgan"):  # noqa: ANN201
     config.train.steps = 15_000
     if "noise_steps" in config.hparams:  # GANs
         config.train.steps = 24_000
-        late = {"noise": 0.25, "noise_steps": 13_000.0, "rates": 0.4, "rate_for_d": 0.4}
-        late |= {"rates_from": 4_000.0, "rates_steps": 6_000.0}
+        late = {"noise": 0.28, "noise_steps": 10_000.0, "rates": 0.4, "rate_for_d": 0.4}
+        late |= {"rates_from": 5_000.0, "rates_steps": 5_000.0}
         config.hparams.update({f"late_{key}": value for key, value in late.items()})
     if config.model == "ibgan":
         config.network.r_dim = 5
-        config.hparams.cascade_last = 8_000.0
+        config.hparams.update({"cascade_last": 5_000.0, "cascade_noise": 0.0})
     return config

@@ -177,11 +177,12 @@ def resampled(key, images, model, sideways):
     return jax.vmap(one)(images, moves.T, factors)
 
 
-def produce(psi, theta, stats, eps, z, awake):
+def produce(psi, theta, stats, eps, z, awake, times):
     (mean, log_variance), e_stats = encoder(psi, stats["encoder"], z)
     mean, log_variance = jnp.where(awake, mean, 0.0), jnp.where(awake, log_variance, 0.0)
     sigma = jnp.exp(log_variance / 2)
-    x, g_stats = generator(theta, stats["generator"], mean + sigma * eps)
+    r = jnp.where(awake, mean + sigma * eps, times * eps)
+    x, g_stats = generator(theta, stats["generator"], r)
     kl = -jnp.log(sigma) + (sigma**2 + mean**2) / 2 - 0.5
     return x, kl, {"encoder": e_stats, "generator": g_stats}
 
@@ -196,9 +197,8 @@ def losses(model, params, stats, images, key, hparams):
     """L_D(w), L_GEQ(psi, theta, phi), and everything seen on the way."""
     z, eps, noise_generated, noise_real, uniform = draws(key, model, len(images))
     level = hparams["noise"]
-    x, kl, new = produce(
-        params["encoder"], params["generator"], stats, eps, z, hparams["awake"] > 0
-    )
+    awake, times = hparams["awake"] > 0, hparams["cascade_noise"]
+    x, kl, new = produce(params["encoder"], params["generator"], stats, eps, z, awake, times)
     keys = jax.random.split(key, 5)
     generated, real = (
         [

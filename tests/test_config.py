@@ -77,6 +77,7 @@ def test_dsprites_is_the_papers_run():
         "cascade_from": 0.0,
         "cascade_every": 0.0,
         "cascade_last": 0.0,
+        "cascade_noise": 1.0,
         "cascade_sideways": 1.0,
     }
     assert (config["train"]["batch_size"], config["train"]["steps"]) == (64, 150_000)

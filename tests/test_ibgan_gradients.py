@@ -30,7 +30,13 @@ HPARAMS = {
     "little information": {"noise": 0.5, "information": 0.3},
     "soft labels": {"noise": 0.5, "label_low": 0.7, "label_high": 1.2},
     "capacity": {"noise": 0.5, "capacity": 0.4},
-    "cascade": {"noise": 0.5, "capacity": 0.4, "awake": (1.0, 0.0, 1.0), "sideways": 2.5},
+    "cascade": {
+        "noise": 0.5,
+        "capacity": 0.4,
+        "awake": (1.0, 0.0, 1.0),
+        "cascade_noise": 0.3,
+        "sideways": 2.5,
+    },
     "guard fires": {"noise": 0.5, "beta": 0.0, "kl_guard_above": 1e-3},
     "guard rests": {"noise": 0.5, "beta": 0.0, "kl_guard_above": 1e3},
 }

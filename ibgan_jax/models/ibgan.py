@@ -13,8 +13,9 @@ of its own.
 Two changes that no version of IB-GAN has are off by default; `docs/recipe.md` says what for. With
 `hparams.capacity` each dimension of r costs max(0, capacity - KL_i) / 2 beside beta KL_i, so that
 none carries less. `hparams.cascade_*` let the dimensions begin one after another (the information
-cascade of Jeong and Song, ICML 2019); until then r_i is noise from m(r). Where the first begins
-alone, a large `cascade_sideways` leaves it only what can be read up and down.
+cascade of Jeong and Song, ICML 2019); until then r_i is noise from m(r), `cascade_noise` times.
+Where the first begins alone, a large `cascade_sideways` leaves it only what can be read up and
+down.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ DEFAULT_HPARAMS = {
     "cascade_from": 0.0,
     "cascade_every": 0.0,
     "cascade_last": 0.0,
+    "cascade_noise": 1.0,
     "cascade_sideways": 1.0,
 }
 
@@ -127,15 +129,25 @@ class IBGAN(adversarial.Adversarial):
     ) -> tuple[tuple[jax.Array, jax.Array], tuple[ByPlayer, dict[str, jax.Array]]]:
         """z -> r ~ e_psi(r|z) -> G_theta(r), at the cost of beta I_U; I_U and KL_i in nats."""
         posterior, e_stats = train(self.encoder, params["encoder"], batch_stats["encoder"], z)
-        mean, log_variance = (x * hparams["awake"] for x in posterior)
-        r = objectives.reparametrise(key, mean, log_variance)
+        r, kl = self._draw(key, posterior, hparams)
         x, g_stats = train(self.generator, params["generator"], batch_stats["generator"], r)
-        kl = objectives.gaussian_kl(mean, log_variance)
         upper, each = jnp.mean(jnp.sum(kl, axis=-1)), jnp.mean(kl, axis=0)
         shown = {"bounds/upper": upper, **{f"kl/{i}": mean for i, mean in enumerate(each)}}
         missing = jnp.sum(jnp.maximum(hparams["capacity"] - each, 0.0))
         cost = self._kl_weight(hparams, upper) * upper + 0.5 * missing
         return (x, cost), ({"encoder": e_stats, "generator": g_stats}, shown)
+
+    def _draw(
+        self, key: jax.Array, posterior: tuple[jax.Array, jax.Array], hparams: Hparams
+    ) -> tuple[jax.Array, jax.Array]:
+        """(r, KL_i) of e_psi's means and log-variances, [B, r] each: r_i ~ e_psi(r_i | z).
+
+        A dimension that has not begun is `cascade_noise` times noise from m(r) and costs nothing.
+        """
+        mean, log_variance = (x * hparams["awake"] for x in posterior)
+        r = objectives.reparametrise(key, mean, log_variance)
+        r = r * jnp.maximum(hparams["awake"], hparams["cascade_noise"])
+        return r, objectives.gaussian_kl(mean, log_variance)
 
     def _kl_weight(self, hparams: Hparams, upper: jax.Array) -> jax.Array:
         """beta; with beta = 0 the authors weigh the KL by 100 while it is 20 or more.
@@ -163,10 +175,8 @@ class IBGAN(adversarial.Adversarial):
         key_z, key_r, key_noise = jax.random.split(key, 3)
         z = jax.random.normal(key_z, (len(images), self.z_dim))
         posterior = self.encoder.apply(variables["encoder"], z, False)
-        mean, log_variance = (x * hparams["awake"] for x in posterior)
-        r = objectives.reparametrise(key_r, mean, log_variance)
+        r, kl = self._draw(key_r, posterior, hparams)
         x = self.seen(key_noise, self.generate(variables, r), hparams)[-1]
-        kl = objectives.gaussian_kl(mean, log_variance)
         lower = objectives.lower_bound(z, self.reconstruct(variables, x))
         return {
             "lower_bound": jnp.mean(lower),
