@@ -22,7 +22,7 @@ def get_config(model: str = "ibgan"):  # noqa: ANN201
     if "noise_steps" in config.hparams:  # GANs
         config.train.steps = 24_000
         late = {"noise": 0.28, "noise_steps": 10_000.0, "rates": 0.4, "rate_for_d": 0.4}
-        late |= {"rates_from": 5_000.0, "rates_steps": 5_000.0}
+        late |= {"rates_from": 7_000.0, "rates_steps": 3_000.0}
         config.hparams.update({f"late_{key}": value for key, value in late.items()})
     if config.model == "ibgan":
         config.network.r_dim = 5
