@@ -2,13 +2,13 @@
 
     python launch.py --config=configs/dsprites_hour.py[:MODEL]
 
-For IB-GAN it is `configs/quickstart.py`, which see, with a fifth dimension of r, with dimensions
-that are 0 until they begin, and with a late phase: the learning rates fall, D_w's more than the
-others', and then the noise does. As there, the model is told that images show things at a place and
-of a size, so its scores are not to be compared with those of methods without such knowledge.
-`docs/recipe.md` has the trials that it comes from; seeds named before have not been scored with it
-yet. InfoGAN and GAN share its settings and have not been trained with them. VAEs keep their
-published recipe and stop after 15,000 steps.
+IB-GAN has the recipe of `configs/quickstart.py` with three changes. r has a fifth dimension, and
+each dimension is 0 until it begins. The learning rates fall from step 7,000 on, D_w's more than the
+others'. The noise goes on falling after that step. As in the quickstart, the model is told that
+images show things at a place and of a size, so its scores are not to be compared with those of
+methods without such knowledge. `docs/recipe.md` has the trials behind it. Its five seeds have not
+been scored yet. InfoGAN and GAN share its settings and have not been trained with them. VAEs keep
+their published recipe and stop after 15,000 steps.
 """
 
 from configs import quickstart
