@@ -248,6 +248,8 @@ def test_a_record_older_than_a_setting_has_its_default():
         ("hparams.noise_end", math.nan),
         ("hparams.noise_steps", 0.0),
         ("hparams.late_rates", 0.0),
+        ("hparams.late_rate_for_d", 0.5),
+        ("hparams.late_noise", 0.2),
         ("hparams.label_low", 1.5),
         ("hparams.momentum", 1.0),
         ("population.seeds", (0, -1)),

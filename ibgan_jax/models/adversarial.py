@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from ibgan_jax import objectives
 from ibgan_jax.errors import UserError
+from ibgan_jax.models import schedules
 from ibgan_jax.models.base import ByPlayer, Hparams
 from ibgan_jax.models.passes import mean_and_gradient, train, vjp
 from ibgan_jax.models.players import Players
@@ -26,15 +27,7 @@ DEFAULT_HPARAMS = {
     "lr_reconstructor": 5e-5,
     "lr_discriminator": 1e-6,
     "momentum": 0.9,
-    "noise_start": 1.0,
-    "noise_end": 0.0,
-    "noise_steps": 100_000.0,
-    "late_noise": 0.0,
-    "late_noise_steps": 0.0,
-    "late_rates": 1.0,
-    "late_rate_for_d": 1.0,
-    "late_rates_from": 0.0,
-    "late_rates_steps": 0.0,
+    **schedules.DEFAULT_HPARAMS,
     "label_low": 1.0,
     "label_high": 1.0,
     "information": 1.0,
@@ -89,37 +82,19 @@ class Adversarial(Players):
 
     def check_hparams(self, hparams: dict[str, float]) -> None:
         """Raises UserError naming numbers that do not fit together."""
-        if hparams["noise_steps"] < 1:
-            raise UserError(f"hparams.noise_steps={hparams['noise_steps']} must be 1 or more")
         if hparams["label_low"] > hparams["label_high"]:
             raise UserError("hparams.label_low must not be above hparams.label_high")
-        for name in ("late_rates", "late_rate_for_d"):
-            if not hparams[name]:
-                raise UserError(f"hparams.{name}={hparams[name]} must be above 0")
+        schedules.check(hparams)
         if hparams["momentum"] >= 1:
             raise UserError(f"hparams.momentum={hparams['momentum']} must be below 1")
 
     def schedule(self, hparams: Hparams, step: jax.Array) -> Hparams:
         """Adds `noise` and `sideways`, which multiplies q_phi's shift to the right.
 
-        sigma falls linearly from noise_start to noise_end over noise_steps, and from there to
-        late_noise over late_noise_steps. The first step counts as iteration 1, as in the authors'
-        code. From late_rates_from on, over late_rates_steps, every learning rate falls by the same
-        factor at every step, to late_rates times its value and D_w's to late_rate_for_d times that.
-        Where late_noise_steps or late_rates_steps is 0, the default, nothing of it happens.
+        The noise and the learning rates fall as `schedules.noise` and `schedules.rates` say.
         """
-
-        def passed(since: jax.Array, steps: jax.Array) -> jax.Array:
-            share = jnp.clip((step + 1 - since) / jnp.maximum(steps, 1.0), 0.0, 1.0)
-            return jnp.where(steps > 0, share, 0.0)
-
-        start, end, steps = (hparams[f"noise_{key}"] for key in ("start", "end", "steps"))
-        late = passed(steps, hparams["late_noise_steps"])
-        noise = start + (end - start) * passed(0.0, steps) + (hparams["late_noise"] - end) * late
-        late = passed(hparams["late_rates_from"], hparams["late_rates_steps"])
-        rates = {f"lr_{player}": hparams[f"lr_{player}"] for player in self.players}
-        rates = {name: rate * hparams["late_rates"] ** late for name, rate in rates.items()}
-        rates["lr_discriminator"] *= hparams["late_rate_for_d"] ** late
+        noise = schedules.noise(hparams, step)
+        rates = schedules.rates(hparams, step, self.players)
         return {**hparams, **rates, "noise": noise, "sideways": jnp.ones_like(noise)}
 
     def produce(
